@@ -1,0 +1,49 @@
+# `make run` and `make test` do all their own set-up; a stamp file makes the second time quick.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+SETUP  := $(BIN)/.core
+TOOLS  := $(BIN)/.tools
+
+.PHONY: run test check format bench picture clean
+
+run: $(SETUP)
+	@$(BIN)/drkun
+
+test: $(TOOLS)
+	$(BIN)/python -m pytest
+
+check: $(TOOLS)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine -q
+	$(BIN)/coverage report
+
+format: $(TOOLS)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(TOOLS)
+	$(BIN)/python -m benchmarks
+
+picture: $(SETUP)
+	$(BIN)/python -m benchmarks.picture
+
+# `--without-pip` and `pip --python` also work where the system's Python has no ensurepip.
+$(BIN)/python:
+	$(PYTHON) -m venv --without-pip $(VENV)
+
+$(SETUP): pyproject.toml | $(BIN)/python
+	@echo "Setting up: the first time compiles llama.cpp, about five minutes on two cores."
+	$(PYTHON) -m pip --python $(BIN)/python install --quiet -e .
+	@touch $@
+
+$(TOOLS): $(SETUP)
+	$(PYTHON) -m pip --python $(BIN)/python install --quiet -e ".[dev]"
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .bench .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*

@@ -1,0 +1,1 @@
+"""What a consultation is: conversations, their store, prompts, safety, export."""

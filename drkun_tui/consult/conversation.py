@@ -1,0 +1,99 @@
+"""What a consultation is made of: a conversation, and its turns of one question and one answer."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+TITLE_CELLS = 24
+
+# A title that starts with a greeting says nothing about the illness.
+_GREETING = re.compile(
+    r"^(?:(?:医生|大夫|请问|专家|老师)*[，, ]*(?:你好|您好|请问|hello|hi|dear|good (?:morning|evening))"
+    r"[，,。！!：:、 ]*(?:医生|大夫|there|doctor|dr)?[，,。！!：:、 ]+)+",
+    re.IGNORECASE,
+)
+_LEADING_MARKS = re.compile(r"^[\s#>*\-•·.，,。、：:]+")
+_TRAILING_MARKS = "？?。.！!，,；;：:、 "
+_NOT_FOR_TITLES = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]+")
+
+
+class State(StrEnum):
+    """How far an answer has come."""
+
+    STREAMING = "streaming"
+    DONE = "done"
+    CANCELLED = "cancelled"
+    LENGTH = "length"
+    """It reached the most tokens that it was allowed."""
+    INTERRUPTED = "interrupted"
+    """The program or its engine died in the middle."""
+    FAILED = "failed"
+
+
+@dataclass(slots=True)
+class Turn:
+    """One question, and what came of it."""
+
+    id: int
+    conversation_id: int
+    question: str
+    reasoning: str = ""
+    answer: str = ""
+    state: State = State.STREAMING
+    thinking_truncated: bool = False
+    """The reasoning never closed, so there is no answer behind it."""
+    red_flags: list[str] = field(default_factory=list)
+    """Ids from `safety.red_flags`."""
+    model: str = ""
+    adapter: str | None = None
+    profile: str = ""
+    engine: str = ""
+    sampling: dict[str, object] = field(default_factory=dict)
+    usage: dict[str, int] = field(default_factory=dict)
+    timings: dict[str, float] = field(default_factory=dict)
+    created_at: float = 0.0
+    """Unix seconds."""
+    dropped_turns: int = 0
+    """How many of the oldest turns were left out of the context for this answer."""
+    error: str = ""
+
+
+@dataclass(slots=True)
+class Conversation:
+    """A conversation with the turns that are shown, oldest first."""
+
+    id: int
+    title: str = ""
+    system: str = ""
+    context_start: int = 0
+    """Index of the first turn that still goes to the model."""
+    turns: list[Turn] = field(default_factory=list)
+    created_at: float = 0.0
+    updated_at: float = 0.0
+
+
+@dataclass(slots=True)
+class Summary:
+    """A conversation as the list shows it."""
+
+    id: int
+    title: str
+    updated_at: float
+    turn_count: int
+
+
+def title_from(question: str) -> str:
+    """The first line of `question` that says something, cut to about `TITLE_CELLS` terminal cells."""
+    # Imported late: commands that never show a title need no width tables.
+    from rich.cells import cell_len, set_cell_size
+
+    for line in question[:4000].splitlines():
+        plain = _LEADING_MARKS.sub("", _NOT_FOR_TITLES.sub(" ", line).strip())
+        line_title = (_GREETING.sub("", plain) or plain).strip(_TRAILING_MARKS)
+        if any(char.isalnum() for char in line_title):
+            if cell_len(line_title) <= TITLE_CELLS:
+                return line_title
+            return set_cell_size(line_title, TITLE_CELLS - 1).rstrip(_TRAILING_MARKS) + "…"
+    return ""

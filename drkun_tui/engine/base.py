@@ -1,0 +1,84 @@
+"""What every engine can do. The host calls it; each engine is a mechanism, a profile is a policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Protocol
+
+from drkun_tui.engine.protocol import Event, FinishReason, Generate, Load, Ready
+
+
+class EngineError(Exception):
+    """A failure inside an engine, with the catalogue key of its sentence.
+
+    Args:
+        kind: key of the catalogue's ``engine`` section.
+        values: what fills the sentence's placeholders.
+    """
+
+    def __init__(self, kind: str, **values: str | int) -> None:
+        super().__init__(kind)
+        self.kind = kind
+        self.values = values
+
+
+Stopping = Callable[[], bool]
+"""Asked often and from any thread: should the work at hand be given up now?"""
+
+Emit = Callable[[Event], None]
+"""Sends one event to the interface."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """How a generation begins.
+
+    Attributes:
+        opening: the rendered prompt, whose end tells whether a reasoning block is already open.
+        carried: raw text of the partial answer put after it, or "".
+    """
+
+    opening: str
+    carried: str
+    tokens: int
+    reused_tokens: int
+    dropped_messages: int
+    seed: int
+
+
+Tokens = Generator[str, None, FinishReason]
+"""The text of each token, "" for one whose bytes only complete with a later one."""
+
+
+class Engine(Protocol):
+    """One loaded model."""
+
+    def load(self, request: Load, emit: Emit) -> Ready:
+        """Load and warm up, telling the progress.
+
+        Raises:
+            EngineError: the model cannot be used.
+        """
+        ...
+
+    def prepare(self, request: Generate) -> Prompt:
+        """Render and tokenize, shorten to the context, cut the KV cache back to what fits the prompt.
+
+        Raises:
+            EngineError: the prompt cannot be rendered or does not fit the context.
+        """
+        ...
+
+    def generate(self, request: Generate, prompt: Prompt, stopping: Stopping) -> Tokens:
+        """Evaluate what `prepare` prepared and decode the answer."""
+        ...
+
+    def settle(self, request: Generate, answer: str, stopping: Stopping) -> None:
+        """Evaluate, while nothing else is asked, what the next turn's prompt will begin with.
+
+        Templates leave earlier reasoning out of the history, so the KV cache of an answer just given
+        does not match the next prompt. Doing this work between turns leaves the next turn only its
+        own new tokens.
+        """
+        ...

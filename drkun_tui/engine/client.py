@@ -1,0 +1,166 @@
+"""The interface's end of an engine process: load, ask, stop, and survive its death."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+
+from drkun_tui import i18n
+from drkun_tui.engine import protocol, safe_mode
+from drkun_tui.engine.protocol import (
+    Cancel,
+    Delta,
+    Event,
+    Failed,
+    Finished,
+    Generate,
+    Load,
+    Loading,
+    Ready,
+    Started,
+)
+from drkun_tui.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_NO_MODEL, DrkunError
+from drkun_tui.jobs import Job, ended_by
+
+HOST = "drkun_tui.engine.host"
+
+_EXIT_CODES = {
+    "load_failed": EXIT_NO_MODEL,
+    "adapter_failed": EXIT_NO_MODEL,
+    "template_broken": EXIT_NO_MODEL,
+    "template_refused": EXIT_NO_MODEL,
+    "prompt_too_long": EXIT_BAD_INPUT,
+}
+
+
+class Restarting(msgspec.Struct, frozen=True):
+    """The engine crashed on this machine while warming up and starts again in safe mode."""
+
+
+class EngineClient:
+    """One engine process at a time, with one model in it.
+
+    Args:
+        log: file for what the engine writes to its standard error.
+        machine_memory: JSON file that remembers which machines need safe mode.
+    """
+
+    def __init__(self, log: Path, machine_memory: Path) -> None:
+        self._log = log
+        self._machine_memory = machine_memory
+        self._job: Job[Event] | None = None
+        self._request: Load | None = None
+        self._numbers = itertools.count(1)
+        self._current: int | None = None
+        self.ready: Ready | None = None
+        """What is loaded, while the process lives."""
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the engine while it runs."""
+        return self._job.pid if self._job else None
+
+    @property
+    def loaded(self) -> bool:
+        """Is there a model that answers?"""
+        return self.ready is not None and self._job is not None and self._job.running
+
+    async def load(self, request: Load) -> AsyncIterator[Loading | Restarting | Ready]:
+        """End the engine that runs, start another, load the model; the last event is `Ready`.
+
+        Raises:
+            DrkunError: the model cannot be loaded, or the engine died.
+        """
+        await self.close()
+        if safe_mode.is_needed(self._machine_memory):
+            request = msgspec.structs.replace(request, safe_mode=True)
+        async for event in self._load_once(request):
+            yield event
+        if self.ready is None:
+            yield Restarting()
+            request = msgspec.structs.replace(request, safe_mode=True)
+            async for event in self._load_once(request):
+                yield event
+            safe_mode.remember(self._machine_memory)
+
+    async def _load_once(self, request: Load) -> AsyncIterator[Loading | Ready]:
+        """As `load`; ends without `Ready` when the engine crashed and safe mode may help."""
+        self._job = job = Job(HOST, protocol.decode_event, self._log)
+        self._request = request
+        try:
+            await job.start()
+        except OSError as error:
+            raise _error("start_failed", reason=str(error)) from error
+        job.send(protocol.encode(request))
+        while self.ready is None:
+            event = await job.next_event()
+            if isinstance(event, Loading):
+                yield event
+            elif isinstance(event, Ready):
+                self.ready = event
+                yield event
+            elif isinstance(event, Failed):
+                await self.close()
+                raise _error(event.kind, **event.values)
+            elif event is None:
+                if job.crashed and not request.safe_mode:
+                    return
+                raise self._died("died_loading")
+
+    async def generate(self, request: Generate) -> AsyncIterator[Started | Delta | Finished]:
+        """Ask; the last event is `Finished`. The request's id is set here.
+
+        Raises:
+            DrkunError: the prompt does not fit, or the engine died (``kind`` is ``engine_died``).
+        """
+        if self._job is None or self.ready is None:
+            raise _error("no_model")
+        number = next(self._numbers)
+        self._current = number
+        self._job.send(protocol.encode(msgspec.structs.replace(request, id=number)))
+        try:
+            while True:
+                event = await self._job.next_event()
+                if event is None:
+                    if self._job.crashed and not self.ready.safe_mode:
+                        safe_mode.remember(self._machine_memory)
+                    raise self._died("engine_died")
+                # A generation that was left before its end may still have events in the pipe.
+                if isinstance(event, Loading | Ready) or event.id != number:
+                    continue
+                if isinstance(event, Failed):
+                    raise _error(event.kind, **event.values)
+                yield event
+                if isinstance(event, Finished):
+                    return
+        finally:
+            self._current = None
+
+    def cancel(self) -> None:
+        """Stop the generation that runs, if one does."""
+        if self._current is not None and self._job is not None:
+            self._job.send(protocol.encode(Cancel(self._current)))
+
+    async def close(self) -> None:
+        """Unload by ending the process."""
+        job, self._job, self.ready = self._job, None, None
+        if job is not None:
+            await job.close()
+
+    def _died(self, kind: str) -> DrkunError:
+        how = ended_by(self._job.exit_code if self._job else None)
+        self._job, self.ready = None, None
+        return _error(kind, how=how, log=str(self._log))
+
+
+def _error(kind: str, **values: str | int) -> DrkunError:
+    hint = f"engine.{kind}_hint"
+    return DrkunError(
+        kind,
+        i18n.t(f"engine.{kind}", **values),
+        i18n.t(hint, **values) if i18n.has(hint) else "",
+        _EXIT_CODES.get(kind, EXIT_FAILED),
+    )

@@ -1,0 +1,230 @@
+"""The engine process: ``python -m drkun_tui.engine.host``.
+
+Reads requests from standard input, writes events to what was standard output. It ends when its
+input does, so it never outlives the interface, and ending is how a model is unloaded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import sys
+import threading
+import time
+from typing import BinaryIO
+
+from drkun_tui.engine import protocol
+from drkun_tui.engine.base import Emit, Engine, EngineError, Prompt, Tokens
+from drkun_tui.engine.protocol import (
+    Cancel,
+    Delta,
+    Failed,
+    Finished,
+    FinishReason,
+    Generate,
+    Load,
+    Loading,
+    Started,
+    Timings,
+    Usage,
+)
+from drkun_tui.engine.thinking import Kind, Reclassify, Segment, Splitter, opened_by, start_state
+
+FLUSH_S = 0.03
+"""Text is sent at most this often: a reader sees no difference, and the pipe costs two per cent."""
+
+
+def main() -> None:
+    """Run until standard input ends."""
+    _no_core_dumps()
+    host = Host(_take_over_stdout())
+    threading.Thread(target=host.read, args=(sys.stdin.buffer,), daemon=True).start()
+    host.serve()
+
+
+class Host:
+    """Runs one engine on the main thread while another thread listens."""
+
+    def __init__(self, output: BinaryIO) -> None:
+        self._output = output
+        self._requests: queue.Queue[Load | Generate] = queue.Queue()
+        self._cancelled: set[int] = set()
+        self._engine: Engine | None = None
+
+    def read(self, lines: BinaryIO) -> None:
+        """Take requests until the input ends, then end the process, whatever it is doing."""
+        for line in lines:
+            request = protocol.decode_request(line)
+            if isinstance(request, Cancel):
+                self._cancelled.add(request.id)
+            else:
+                self._requests.put(request)
+        os._exit(0)
+
+    def serve(self) -> None:
+        """Answer requests one after the other."""
+        while True:
+            request = self._requests.get()
+            try:
+                if isinstance(request, Load):
+                    self._load(request)
+                else:
+                    self._generate(request)
+            except EngineError as error:
+                number = request.id if isinstance(request, Generate) else None
+                self._emit(Failed(kind=error.kind, values=error.values, id=number))
+
+    def _emit(self, event: protocol.Event) -> None:
+        self._output.write(protocol.encode(event) + b"\n")
+        self._output.flush()
+
+    def _load(self, request: Load) -> None:
+        self._emit(Loading("start", 0.0))
+        # The one import that is heavy or can crash happens in this process, after its first word.
+        try:
+            from drkun_tui.engine.llama_cpp import LlamaCpp
+        except (ImportError, OSError, RuntimeError) as error:
+            raise EngineError("engine_missing", reason=str(error)[:200]) from error
+        engine = LlamaCpp()
+        self._emit(engine.load(request, self._emit))
+        self._engine = engine
+
+    def _generate(self, request: Generate) -> None:
+        if self._engine is None:
+            raise EngineError("no_model")
+        answer = Answer(request, self._emit)
+        prompt = self._engine.prepare(request)
+        answer.start(prompt)
+        tokens = self._engine.generate(request, prompt, lambda: request.id in self._cancelled)
+        finished = answer.finish(answer.stream(tokens))
+        self._cancelled.discard(request.id)
+        self._emit(finished)
+        if finished.finish_reason == "stop":
+            # Failing to prepare the next turn is no failure of this one.
+            with contextlib.suppress(EngineError):
+                self._engine.settle(request, answer.text, lambda: not self._requests.empty())
+
+
+class Answer:
+    """One generation on its way out: split, counted, timed, and sent in few pieces."""
+
+    def __init__(self, request: Generate, emit: Emit) -> None:
+        self._request = request
+        self._emit = emit
+        self._began = time.perf_counter()
+        self._first: float | None = None
+        self._last_thought = 0.0
+        self._flushed = 0.0
+        self._thinking = self._answer = ""
+        self._reclassify = False
+        self._thinking_tokens = self._answer_tokens = 0
+        self.text = request.resume.answer if request.resume else ""
+        """The whole answer without its reasoning."""
+
+    def start(self, prompt: Prompt) -> None:
+        """Send how the prompt was built, and put the splitter where the model stands."""
+        self._prompt = prompt
+        self._splitter = Splitter(start_state(prompt.opening), opened_by(prompt.opening))
+        self._splitter.feed(prompt.carried)
+        self._emit(
+            Started(
+                id=self._request.id,
+                prompt_tokens=prompt.tokens,
+                reused_tokens=prompt.reused_tokens,
+                dropped_messages=prompt.dropped_messages,
+                seed=prompt.seed,
+            )
+        )
+
+    def stream(self, tokens: Tokens) -> FinishReason:
+        """Send every token; return why they ended."""
+        while True:
+            try:
+                text = next(tokens)
+            except StopIteration as end:
+                reason: FinishReason = end.value
+                return reason
+            now = time.perf_counter()
+            self._first = self._first or now
+            self._take(self._splitter.feed(text))
+            if self._splitter.thinking:
+                self._thinking_tokens += 1
+                self._last_thought = now
+            else:
+                self._answer_tokens += 1
+            if now - self._flushed >= FLUSH_S:
+                self._flush(now)
+
+    def finish(self, reason: FinishReason) -> Finished:
+        """Send the rest; return the closing event."""
+        ended = time.perf_counter()
+        self._take(self._splitter.finish())
+        self._flush(ended)
+        first = self._first or ended
+        later_tokens = self._thinking_tokens + self._answer_tokens - 1
+        return Finished(
+            id=self._request.id,
+            finish_reason=reason,
+            thinking_truncated=self._splitter.truncated,
+            usage=Usage(
+                prompt_tokens=self._prompt.tokens,
+                thinking_tokens=self._thinking_tokens,
+                answer_tokens=self._answer_tokens,
+                reused_tokens=self._prompt.reused_tokens,
+            ),
+            timings=Timings(
+                ttft_s=first - self._began,
+                decode_tok_s=later_tokens / (ended - first) if later_tokens > 0 else 0.0,
+                thinking_s=max(0.0, self._last_thought - first),
+            ),
+        )
+
+    def _take(self, pieces: list[Segment | Reclassify]) -> None:
+        for piece in pieces:
+            if isinstance(piece, Reclassify):
+                self._reclassify = True
+                self._thinking += self._answer
+                self._answer = self.text = ""
+                self._thinking_tokens += self._answer_tokens
+                self._answer_tokens = 0
+            elif piece.kind is Kind.THINKING:
+                self._thinking += piece.text
+            elif piece.kind is Kind.ANSWER:
+                self._answer += piece.text
+                self.text += piece.text
+
+    def _flush(self, now: float) -> None:
+        if self._thinking or self._answer or self._reclassify:
+            self._flushed = now
+            self._emit(
+                Delta(
+                    id=self._request.id,
+                    thinking=self._thinking,
+                    answer=self._answer,
+                    reclassify=self._reclassify,
+                    thinking_tokens=self._thinking_tokens,
+                    answer_tokens=self._answer_tokens,
+                )
+            )
+            self._thinking = self._answer = ""
+            self._reclassify = False
+
+
+def _take_over_stdout() -> BinaryIO:
+    """Keep the pipe for events alone: whatever a native library prints goes to standard error."""
+    events = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    return events
+
+
+def _no_core_dumps() -> None:
+    # A crash here is expected on some machines and handled; it must not fill the user's disk.
+    with contextlib.suppress(ImportError):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,336 @@
+"""The llama.cpp engine: one GGUF through llama-cpp-python's low-level binding.
+
+The binding's C functions are called directly, because its high-level class hides what is needed
+here: load progress, the weight layouts of safe mode, stopping in the middle of a long prompt, and
+how much of the KV cache a new prompt can reuse.
+"""
+
+from __future__ import annotations
+
+import codecs
+import ctypes
+import random
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import llama_cpp as binding
+
+from drkun_tui.engine import context
+from drkun_tui.engine.base import Emit, EngineError, Prompt, Stopping, Tokens
+from drkun_tui.engine.chat_template import CHATML, ChatTemplate, carry_on
+from drkun_tui.engine.protocol import ChatMessage, Generate, Load, Loading, Ready
+from drkun_tui.engine.thinking import SPELLINGS
+from drkun_tui.sampling import Sampling
+
+BATCH = 512
+"""Most prompt tokens evaluated in one call."""
+
+SLOW_STEP_S = 0.02
+"""A decode step this slow is watched for a cancel from inside; a quicker one ends soon anyway, and
+asking Python about every node of its graph would cost some eight per cent."""
+
+PENALTY_LAST_N = 64
+"""Tokens that the repeat penalty looks back on."""
+
+_ABORTED = 2
+"""What ``llama_decode`` returns when the abort callback said so."""
+
+_LOG_ERROR = 4
+
+
+class LlamaCpp:
+    """See `drkun_tui.engine.base.Engine`."""
+
+    def __init__(self) -> None:
+        self._prompt: list[int] = []
+        self._cached: list[int] = []
+        """Tokens whose keys and values are in the KV cache, in order."""
+        self._stopping: Stopping = lambda: False
+        self._errors: list[str] = []
+        # ctypes frees a callback with its last reference, so the engine keeps them.
+        self._log = binding.llama_log_callback(self._on_log)
+        self._abort = binding.ggml_abort_callback(lambda _: self._stopping())
+        self._no_abort = binding.ggml_abort_callback()
+
+    def load(self, request: Load, emit: Emit) -> Ready:
+        """See `Engine.load`."""
+        began = time.perf_counter()
+        binding.llama_log_set(self._log, ctypes.c_void_p(0))
+        binding.llama_backend_init()
+        emit(Loading("weights", 0.0))
+        self._model = self._load_model(request, emit)
+        self._vocab = binding.llama_model_get_vocab(self._model)
+        self._context = self._make_context(request)
+        self._memory = binding.llama_get_memory(self._context)
+        self._n_ctx = int(binding.llama_n_ctx(self._context))
+        if request.adapter:
+            self._attach(request.adapter, request.adapter_scale)
+        source = binding.llama_model_chat_template(self._model, None)
+        self._template = ChatTemplate(
+            source.decode("utf8", "replace") if source else CHATML,
+            bos=self._token_text(binding.llama_vocab_bos(self._vocab)),
+            eos=self._token_text(binding.llama_vocab_eos(self._vocab)),
+        )
+        self._stops = self._stop_tokens()
+        self._shown = {
+            ids[0]
+            for spelling in SPELLINGS
+            for tag in (spelling.open, spelling.close)
+            if len(ids := self._tokenize(tag)) == 1
+        }
+        self._piece = ctypes.create_string_buffer(512)
+        self._one = (binding.llama_token * 1)()
+        emit(Loading("warmup", 0.0))
+        self._warm_up()
+        emit(Loading("warmup", 1.0))
+        return Ready(
+            engine="llama_cpp",
+            architecture=self._meta("general.architecture"),
+            parameters=int(binding.llama_model_n_params(self._model)),
+            size_bytes=int(binding.llama_model_size(self._model)),
+            context_length=self._n_ctx,
+            threads=request.threads,
+            load_s=time.perf_counter() - began,
+            safe_mode=request.safe_mode,
+            has_template=bool(source),
+            can_toggle_thinking=self._template.can_toggle_thinking,
+        )
+
+    def prepare(self, request: Generate) -> Prompt:
+        """See `Engine.prepare`."""
+
+        def opening(messages: list[ChatMessage]) -> str:
+            return self._template.render(messages, think=request.think)
+
+        def tokenize(messages: list[ChatMessage]) -> list[int]:
+            prompt = opening(messages)
+            return self._tokenize(prompt + carry_on(prompt, request.resume))
+
+        sampling = request.sampling
+        self._prompt, kept = context.fit(request.messages, tokenize, self._n_ctx, sampling.max_tokens)
+        prompt = opening(kept)
+        return Prompt(
+            opening=prompt,
+            carried=carry_on(prompt, request.resume),
+            tokens=len(self._prompt),
+            reused_tokens=self._reuse(self._prompt),
+            dropped_messages=len(request.messages) - len(kept),
+            seed=random.getrandbits(31) if sampling.seed is None else sampling.seed,
+        )
+
+    def generate(self, request: Generate, prompt: Prompt, stopping: Stopping) -> Tokens:
+        """See `Engine.generate`."""
+        self._stopping = stopping
+        if not self._evaluate(self._prompt[prompt.reused_tokens :]):
+            return "cancelled"
+        sampler = self._sampler(request.sampling, prompt.seed)
+        try:
+            return (yield from self._decode(sampler, request.sampling.max_tokens))
+        finally:
+            binding.llama_sampler_free(sampler)
+
+    def settle(self, request: Generate, answer: str, stopping: Stopping) -> None:
+        """See `Engine.settle`."""
+        self._stopping = stopping
+        past = [*request.messages, ChatMessage("assistant", answer)]
+        tokens = self._tokenize(self._template.history(past, think=request.think))
+        # The next turn needs room for a question; a history without it will be shortened instead.
+        if len(tokens) < self._n_ctx - 2 * context.SMALLEST_ANSWER:
+            self._evaluate(tokens[self._reuse(tokens) :])
+
+    # Loading
+
+    def _load_model(self, request: Load, emit: Emit) -> Any:
+        params = binding.llama_model_default_params()
+        params.n_gpu_layers = 0
+        params.load_mode = binding.LLAMA_LOAD_MODE_MMAP
+        params.use_extra_bufts = not request.safe_mode
+        last = 0.0
+
+        def on_progress(fraction: float, _: object) -> bool:
+            nonlocal last
+            if fraction - last >= 0.01:
+                last = fraction
+                emit(Loading("weights", fraction))
+            return True
+
+        callback = binding.llama_progress_callback(on_progress)
+        params.progress_callback = callback
+        model = binding.llama_model_load_from_file(request.path.encode(), params)
+        if not model:
+            raise EngineError("load_failed", file=Path(request.path).name, reason=self._last_error())
+        return model
+
+    def _make_context(self, request: Load) -> Any:
+        params = binding.llama_context_default_params()
+        params.n_ctx = request.context_length
+        params.n_batch = params.n_ubatch = min(BATCH, request.context_length)
+        params.n_threads = params.n_threads_batch = request.threads
+        params.no_perf = True
+        made = binding.llama_init_from_model(self._model, params)
+        if not made:
+            raise EngineError("no_memory", context=request.context_length, reason=self._last_error())
+        return made
+
+    def _attach(self, path: str, scale: float) -> None:
+        adapter = binding.llama_adapter_lora_init(self._model, path.encode())
+        if not adapter:
+            raise EngineError("adapter_failed", file=Path(path).name, reason=self._last_error())
+        adapters = (binding.llama_adapter_lora_p_ctypes * 1)(adapter)
+        scales = (ctypes.c_float * 1)(scale)
+        if binding.llama_set_adapters_lora(self._context, adapters, 1, scales):
+            raise EngineError("adapter_failed", file=Path(path).name, reason=self._last_error())
+
+    def _warm_up(self) -> None:
+        """Evaluate a batch and a single token: a machine that crashes on this model does so here,
+        before anything was asked, and the weights come into memory."""
+        self._evaluate([0] * min(32, self._n_ctx // 2))
+        self._evaluate([0])
+        binding.llama_memory_clear(self._memory, True)
+        self._cached.clear()
+
+    def _stop_tokens(self) -> frozenset[int]:
+        """Every token that ends a turn: those that the file declares, and the control token with
+        which the template itself closes an assistant's message. Fine-tunes often declare another."""
+        size = int(binding.llama_vocab_n_tokens(self._vocab))
+        declared = {token for token in range(size) if binding.llama_vocab_is_eog(self._vocab, token)}
+        used = {
+            token
+            for token in self._tokenize(self._template.between_turns())
+            if binding.llama_vocab_is_control(self._vocab, token)
+        }
+        return frozenset(declared | used)
+
+    # Text and tokens
+
+    def _tokenize(self, text: str) -> list[int]:
+        raw = text.encode("utf8", "replace")
+        # A template writes its own beginning-of-sequence token, or none is wanted.
+        room = len(raw) + 2
+        tokens = (binding.llama_token * room)()
+        count = binding.llama_tokenize(self._vocab, raw, len(raw), tokens, room, False, True)
+        return list(tokens[:count])
+
+    def _token_text(self, token: int) -> str:
+        if token < 0:
+            return ""
+        text = binding.llama_vocab_get_text(self._vocab, token)
+        return text.decode("utf8", "replace") if text else ""
+
+    def _token_bytes(self, token: int) -> bytes:
+        # Control tokens are never text, unless they spell a reasoning tag.
+        special = token in self._shown
+        length = binding.llama_token_to_piece(
+            self._vocab, token, self._piece, len(self._piece), 0, special
+        )
+        return self._piece.raw[:length] if length > 0 else b""
+
+    def _meta(self, key: str) -> str:
+        buffer = ctypes.create_string_buffer(256)
+        length = binding.llama_model_meta_val_str(self._model, key.encode(), buffer, len(buffer))
+        return buffer.value.decode("utf8", "replace") if length >= 0 else ""
+
+    # Evaluation
+
+    def _reuse(self, tokens: list[int]) -> int:
+        """Cut the KV cache back to what it shares with `tokens`; return how many tokens that is.
+
+        The last token is always evaluated again, since its logits are what sampling needs.
+        """
+        shared = 0
+        for cached, wanted in zip(self._cached, tokens[:-1], strict=False):
+            if cached != wanted:
+                break
+            shared += 1
+        if not binding.llama_memory_seq_rm(self._memory, 0, shared, -1):
+            # Recurrent models keep one state and cannot go back to an earlier one.
+            binding.llama_memory_clear(self._memory, True)
+            shared = 0
+        del self._cached[shared:]
+        return shared
+
+    def _evaluate(self, tokens: list[int]) -> bool:
+        """Evaluate in batches; False when told to stop, with what is done kept in the cache."""
+        self._watch(True)
+        for start in range(0, len(tokens), BATCH):
+            batch = tokens[start : start + BATCH]
+            if self._stopping() or not self._step(batch):
+                return False
+        return True
+
+    def _step(self, batch: list[int]) -> bool:
+        array = (binding.llama_token * len(batch))(*batch)
+        code = binding.llama_decode(self._context, binding.llama_batch_get_one(array, len(batch)))
+        if code == 0:
+            self._cached += batch
+            return True
+        # Part of the batch may have entered the cache.
+        binding.llama_memory_seq_rm(self._memory, 0, len(self._cached), -1)
+        if code == _ABORTED:
+            return False
+        raise EngineError("decode_failed", code=code, reason=self._last_error())
+
+    def _watch(self, on: bool) -> None:
+        callback = self._abort if on else self._no_abort
+        binding.llama_set_abort_callback(self._context, callback, ctypes.c_void_p(0))
+
+    def _decode(self, sampler: Any, max_tokens: int) -> Tokens:
+        text = codecs.getincrementaldecoder("utf8")("replace")
+        room = self._n_ctx - len(self._cached)
+        most = min(max_tokens or room, room)
+        self._watch(False)
+        watched = False
+        for produced in range(1, most + 1):
+            if self._stopping():
+                return "cancelled"
+            token = binding.llama_sampler_sample(sampler, self._context, -1)
+            if token in self._stops:
+                return "stop"
+            yield text.decode(self._token_bytes(token))
+            if produced == most:
+                break
+            began = time.perf_counter()
+            if not self._step([token]):
+                return "cancelled"
+            if not watched and time.perf_counter() - began > SLOW_STEP_S:
+                watched = True
+                self._watch(True)
+        return "length"
+
+    def _sampler(self, sampling: Sampling, seed: int) -> Any:
+        chain = binding.llama_sampler_chain_init(binding.llama_sampler_chain_default_params())
+        stages = []
+        if sampling.repeat_penalty != 1.0:
+            vocabulary = binding.llama_vocab_n_tokens(self._vocab)
+            stages.append(
+                binding.llama_sampler_init_penalties(
+                    vocabulary, PENALTY_LAST_N, sampling.repeat_penalty, 0.0, 0.0
+                )
+            )
+        if sampling.temperature <= 0:
+            stages.append(binding.llama_sampler_init_greedy())
+        else:
+            if sampling.top_k > 0:
+                stages.append(binding.llama_sampler_init_top_k(sampling.top_k))
+            stages += [
+                binding.llama_sampler_init_top_p(sampling.top_p, 1),
+                binding.llama_sampler_init_temp(sampling.temperature),
+                binding.llama_sampler_init_dist(seed & 0xFFFFFFFF),
+            ]
+        for stage in stages:
+            binding.llama_sampler_chain_add(chain, stage)
+        return chain
+
+    # Log
+
+    def _on_log(self, level: int, text: bytes, _: object) -> None:
+        line = text.decode("utf8", "replace")
+        sys.stderr.write(line)
+        if level == _LOG_ERROR:
+            self._errors.append(line.strip())
+
+    def _last_error(self) -> str:
+        """The first error is the cause, the ones after it repeat it."""
+        return self._errors[0][:200] if self._errors else "?"

@@ -1,0 +1,168 @@
+"""What the interface and an engine process say to each other: one JSON object a line.
+
+Requests go down the child's standard input, events come up its standard output. Every engine
+(llama.cpp, Transformers, a remote server) speaks the same few messages, so the floors above know
+none of them by name.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from drkun_tui.sampling import Sampling
+
+FinishReason = Literal["stop", "length", "cancelled"]
+Role = Literal["system", "user", "assistant"]
+
+
+class ChatMessage(msgspec.Struct, frozen=True):
+    """One message as the chat template sees it; an assistant's holds the answer, not the reasoning."""
+
+    role: Role
+    content: str
+
+
+# Requests
+
+
+class Load(msgspec.Struct, frozen=True, tag="load", kw_only=True):
+    """Load one model. A process loads one and ends with it."""
+
+    path: str
+    context_length: int
+    """Tokens of context to reserve memory for."""
+    threads: int
+    engine: Literal["llama_cpp"] = "llama_cpp"
+    adapter: str | None = None
+    adapter_scale: float = 1.0
+    safe_mode: bool = False
+    """Without the CPU's special weight layouts, which crash on some machines."""
+
+
+class Partial(msgspec.Struct, frozen=True):
+    """An answer that was cut off, to be carried on from its last character."""
+
+    thinking: str
+    answer: str
+
+
+class Generate(msgspec.Struct, frozen=True, tag="generate", kw_only=True):
+    """Answer the last user message."""
+
+    id: int
+    messages: list[ChatMessage]
+    sampling: Sampling = Sampling()
+    think: bool = True
+    resume: Partial | None = None
+
+
+class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
+    """Stop the generation of this id and keep what has come."""
+
+    id: int
+
+
+Request = Load | Generate | Cancel
+
+
+# Events
+
+
+class Loading(msgspec.Struct, frozen=True, tag="loading"):
+    """Progress of a load."""
+
+    stage: Literal["start", "weights", "warmup"]
+    fraction: float
+    """0 to 1 within the stage."""
+
+
+class Ready(msgspec.Struct, frozen=True, tag="ready", kw_only=True):
+    """The model answers from now on."""
+
+    engine: str
+    architecture: str
+    parameters: int
+    size_bytes: int
+    context_length: int
+    threads: int
+    load_s: float
+    safe_mode: bool
+    has_template: bool
+    """False where the file brings no chat template and ChatML is used."""
+    can_toggle_thinking: bool
+    """The template reads ``enable_thinking``."""
+
+
+class Started(msgspec.Struct, frozen=True, tag="started", kw_only=True):
+    """The prompt is built and its evaluation begins."""
+
+    id: int
+    prompt_tokens: int
+    reused_tokens: int
+    """Of these, how many were still in the KV cache."""
+    dropped_messages: int
+    """Oldest messages left out because the context is full."""
+    seed: int
+
+
+class Delta(msgspec.Struct, frozen=True, tag="delta", kw_only=True):
+    """More text. `reclassify` first moves every answer character so far to the reasoning."""
+
+    id: int
+    thinking: str = ""
+    answer: str = ""
+    reclassify: bool = False
+    thinking_tokens: int = 0
+    """Of the whole generation so far."""
+    answer_tokens: int = 0
+    """Of the whole generation so far."""
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """Tokens of one generation."""
+
+    prompt_tokens: int
+    thinking_tokens: int
+    answer_tokens: int
+    reused_tokens: int
+
+
+class Timings(msgspec.Struct, frozen=True, kw_only=True):
+    """Seconds and tokens a second of one generation."""
+
+    ttft_s: float
+    """Request read to first token sampled."""
+    decode_tok_s: float
+    """Tokens after the first over the time they took; 0 where there was no second one."""
+    thinking_s: float
+
+
+class Finished(msgspec.Struct, frozen=True, tag="finished", kw_only=True):
+    """The generation ended by itself, at a limit, or by a cancel."""
+
+    id: int
+    finish_reason: FinishReason
+    thinking_truncated: bool
+    usage: Usage
+    timings: Timings
+
+
+class Failed(msgspec.Struct, frozen=True, tag="failed", kw_only=True):
+    """A load or a generation failed; the process goes on unless the load did.
+
+    `kind` is a key of the catalogue's ``engine`` section, `values` fill its placeholders, so the
+    child needs to know no language.
+    """
+
+    kind: str
+    values: dict[str, str | int] = {}
+    id: int | None = None
+
+
+Event = Loading | Ready | Started | Delta | Finished | Failed
+
+encode = msgspec.json.Encoder().encode
+decode_request = msgspec.json.Decoder(Request).decode
+decode_event = msgspec.json.Decoder(Event).decode

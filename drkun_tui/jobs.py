@@ -1,0 +1,124 @@
+"""Child processes that report what they do, one JSON object a line.
+
+Whatever is native, heavy or long runs in one of these: a crash costs a message, and ending the
+child is the sure way to get its memory back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Generic, TypeVar
+
+EventT = TypeVar("EventT")
+
+LINE_LIMIT = 16 * 1024 * 1024
+"""Bytes of the longest line that is read."""
+
+CRASHES = frozenset(
+    -getattr(signal, name)
+    for name in ("SIGSEGV", "SIGILL", "SIGBUS", "SIGABRT", "SIGFPE")
+    if hasattr(signal, name)
+)
+"""Exit codes of a child that crashed by itself, against one that somebody killed."""
+
+
+class Job(Generic[EventT]):
+    """One child process running a module of this package.
+
+    Args:
+        module: what ``python -m`` runs.
+        decode: turns a line into an event; raises on anything else.
+        log: file that takes the child's standard error, truncated first.
+        args: command-line arguments for the module.
+    """
+
+    def __init__(
+        self, module: str, decode: Callable[[bytes], EventT], log: Path, args: tuple[str, ...] = ()
+    ) -> None:
+        self._command = (sys.executable, "-m", module, *args)
+        self._decode = decode
+        self._log = log
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        """Start the child.
+
+        Raises:
+            OSError: it cannot be started.
+        """
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        with self._log.open("wb") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                *self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                limit=LINE_LIMIT,
+                # Ctrl+C in the terminal is the interface's to handle, not the child's.
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int | None:
+        """Process id while it runs."""
+        return self._process.pid if self._process and self.running else None
+
+    @property
+    def running(self) -> bool:
+        """Has it been started, and not ended?"""
+        return self._process is not None and self._process.returncode is None
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs, minus the signal's number when one ended it."""
+        return self._process.returncode if self._process else None
+
+    @property
+    def crashed(self) -> bool:
+        """Did it end by a fault of its own, such as a segmentation fault?"""
+        return self.exit_code in CRASHES
+
+    def send(self, message: bytes) -> None:
+        """Write one request line. A child that is gone is told by `next_event`."""
+        if self._process and self._process.stdin and not self._process.stdin.is_closing():
+            with contextlib.suppress(ConnectionError):
+                self._process.stdin.write(message + b"\n")
+
+    async def next_event(self) -> EventT | None:
+        """The next event, or None when the child has ended; then its exit code is known.
+
+        Safe to cancel: what was not returned comes with the next call.
+        """
+        if self._process is None or self._process.stdout is None:
+            return None
+        if line := await self._process.stdout.readline():
+            return self._decode(line)
+        await self._process.wait()
+        return None
+
+    async def close(self, patience_s: float = 1.0) -> None:
+        """End the child: its input ends, then it is killed if it has not gone within `patience_s`."""
+        if self._process is None or not self.running:
+            return
+        if self._process.stdin:
+            self._process.stdin.close()
+        try:
+            await asyncio.wait_for(self._process.wait(), patience_s)
+        except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+            await self._process.wait()
+
+
+def ended_by(exit_code: int | None) -> str:
+    """How a child ended, e.g. ``"SIGKILL"`` or ``"exit code 1"``."""
+    if exit_code is not None and exit_code < 0:
+        with contextlib.suppress(ValueError):
+            return signal.Signals(-exit_code).name
+    return f"exit code {exit_code}"

@@ -1,0 +1,1 @@
+"""What models are on disk, what they say of themselves, and what fits this machine."""

@@ -1,0 +1,65 @@
+"""Where things live: the data folder, the model folders, the bundled model.
+
+``DRKUN_HOME`` overrides every other choice. Without it a checkout keeps its models in its own
+``models/``, and everything else is in the platform's data folder.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent
+_CHECKOUT = PACKAGE.parent if (PACKAGE.parent / "pyproject.toml").exists() else None
+
+
+def home() -> Path:
+    """The data folder: conversations, settings, logs, runs. Made on first use."""
+    if chosen := os.environ.get("DRKUN_HOME"):
+        folder = Path(chosen).expanduser()
+    else:
+        # Imported late: `drkun --version` needs no platform folders.
+        import platformdirs
+
+        folder = Path(platformdirs.user_data_dir("drkun", appauthor=False))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def starter() -> Path:
+    """The bundled demonstration model, a GGUF file."""
+    name = "drkun-starter-Q4_K_M.gguf"
+    installed = PACKAGE / "models" / "starter" / name
+    return installed if installed.exists() else PACKAGE.parent / "models" / "starter" / name
+
+
+def model_store() -> Path:
+    """Where downloads and imports go."""
+    if not os.environ.get("DRKUN_HOME") and _CHECKOUT is not None:
+        return _CHECKOUT / "models"
+    return home() / "models"
+
+
+def model_folders() -> list[Path]:
+    """Every folder that is searched for models, the store first. Some may not exist."""
+    return [model_store(), starter().parent]
+
+
+def database() -> Path:
+    """The conversations."""
+    return home() / "conversations.db"
+
+
+def settings_file() -> Path:
+    """The settings, TOML."""
+    return home() / "settings.toml"
+
+
+def engine_log() -> Path:
+    """What the engine process wrote to its standard error, newest run only."""
+    return home() / "engine.log"
+
+
+def machine_file() -> Path:
+    """What was learned about this machine: safe mode, measured speeds. JSON."""
+    return home() / "machine.json"

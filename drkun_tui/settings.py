@@ -1,0 +1,75 @@
+"""What the user chose, kept in ``settings.toml``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from drkun_tui.errors import EXIT_BAD_INPUT, DrkunError
+from drkun_tui.i18n import t
+from drkun_tui.sampling import Sampling
+
+
+class Settings(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """Every setting with its default; only what differs is written."""
+
+    language: Literal["auto", "zh", "en"] = "auto"
+    theme: str = "drkun-dark"
+    model: str = "starter"
+    adapter: str | None = None
+    profile: Literal["auto", "cpu", "gpu8", "gpu16", "remote"] = "auto"
+    context_length: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Tokens; 0 chooses by the model and the memory at hand."""
+    threads: Annotated[int, msgspec.Meta(ge=0, le=1024)] = 0
+    """0 is one for each physical core."""
+    think: bool = True
+    system: str = ""
+    """System prompt of new conversations."""
+    reasoning: Literal["shown", "collapsed", "hidden"] = "shown"
+    conversation_list: bool = True
+    sampling: Sampling = msgspec.field(default_factory=Sampling)
+    model_folders: list[str] = []
+    """Searched besides the program's own."""
+    keys: dict[str, str] = {}
+    """Action id to key, or several keys with commas."""
+
+
+def load(path: Path) -> Settings:
+    """Read the settings; a missing file gives the defaults.
+
+    Raises:
+        DrkunError: ``settings_broken``, the file cannot be read or a value is not allowed; it is
+            left as it is.
+    """
+    try:
+        return msgspec.toml.decode(path.read_bytes(), type=Settings)
+    except FileNotFoundError:
+        return Settings()
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DrkunError(
+            "settings_broken",
+            t("error.settings_broken", file=str(path), reason=reason),
+            t("error.settings_broken_hint"),
+            EXIT_BAD_INPUT,
+        ) from error
+
+
+def save(settings: Settings, path: Path) -> None:
+    """Write the settings, whole or not at all.
+
+    Raises:
+        DrkunError: ``settings_unsaved``, the disk is full or the folder read-only.
+    """
+    aside = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        aside.write_bytes(msgspec.toml.encode(settings))
+        aside.replace(path)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise DrkunError(
+            "settings_unsaved", t("error.settings_unsaved", reason=error.strerror or str(error))
+        ) from error
