@@ -16,7 +16,9 @@ _GREETING = re.compile(
 )
 _LEADING_MARKS = re.compile(r"^[\s#>*\-•·.，,。、：:]+")
 _TRAILING_MARKS = "？?。.！!，,；;：:、 "
-_NOT_FOR_TITLES = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]+")
+_NOT_FOR_TITLES = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]+"
+)
 
 
 class State(StrEnum):
@@ -47,6 +49,8 @@ class Turn:
     red_flags: list[str] = field(default_factory=list)
     """Ids from `safety.red_flags`."""
     model: str = ""
+    demonstration: bool = False
+    """The model was one that is for trying the program out, not for advice."""
     adapter: str | None = None
     profile: str = ""
     engine: str = ""
@@ -82,6 +86,20 @@ class Summary:
     title: str
     updated_at: float
     turn_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A turn that a search found."""
+
+    conversation_id: int
+    turn_id: int
+    title: str
+    snippet: str
+    """Plain text around the first word that was looked for."""
+    created_at: float
+    field: str
+    """``"question"`` or ``"answer"``: where the snippet is from."""
 
 
 def title_from(question: str) -> str:

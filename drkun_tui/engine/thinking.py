@@ -27,14 +27,14 @@ class Spelling:
     heading: bool = False
 
 
-XML_SPELLINGS = (
+XML_SPELLINGS: tuple[Spelling, ...] = (
     Spelling("<think>", "</think>"),
     Spelling("<thinking>", "</thinking>"),
     Spelling("<思考>", "</思考>"),
     Spelling("<reasoning>", "</reasoning>"),
     Spelling("<thought>", "</thought>"),
 )
-SPELLINGS = (*XML_SPELLINGS, Spelling("## Thinking", "## Final Response", heading=True))
+SPELLINGS: tuple[Spelling, ...] = (*XML_SPELLINGS, Spelling("## Thinking", "## Final Response", heading=True))
 
 
 class Kind(enum.Enum):

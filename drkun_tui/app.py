@@ -1,0 +1,224 @@
+"""The Textual application: its places, its settings, and the one engine behind them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import msgspec
+from textual import work
+from textual.app import App, SystemCommand
+from textual.binding import Binding, BindingType
+from textual.screen import Screen
+
+from drkun_tui import i18n, paths
+from drkun_tui import settings as settings_file
+from drkun_tui.consult.session import Session
+from drkun_tui.consult.store import Store
+from drkun_tui.engine.client import EngineClient, Restarting
+from drkun_tui.engine.protocol import Loading, Ready
+from drkun_tui.errors import DrkunError
+from drkun_tui.i18n import t
+from drkun_tui.library.plan import Plan, plan_load
+from drkun_tui.settings import Settings
+from drkun_tui.ui import theme
+from drkun_tui.ui.screens.consult import ConsultScreen
+from drkun_tui.ui.widgets.notice import Notice
+
+
+class DrkunApp(App[None]):
+    """See the module.
+
+    Args:
+        settings: as read from `settings_path`.
+        settings_path: where changes are written.
+        notice: something to tell at the start, e.g. that the settings file is wrong.
+    """
+
+    TITLE = "Dr. Kun"
+    CSS_PATH: ClassVar[list[str | Path]] = [
+        Path(__file__).parent / "ui" / "styles" / name for name in ("base.tcss", "consult.tcss", "dialogs.tcss")
+    ]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("f2", "go('consult')", "keys.go_consult", id="app.consult", show=False),
+        Binding("f3", "go('models')", "keys.go_models", id="app.models"),
+        Binding("f6", "go('settings')", "keys.go_settings", id="app.settings", priority=True),
+        Binding("ctrl+p", "command_palette", "keys.palette", id="app.palette", priority=True),
+        Binding("f1", "help", "keys.help", id="app.help", priority=True),
+        Binding("ctrl+q", "quit", "keys.quit", id="app.quit", show=False, priority=True),
+    ]
+
+    def __init__(
+        self, settings: Settings, settings_path: Path | None = None, notice: DrkunError | None = None
+    ) -> None:
+        super().__init__()
+        self.settings = settings
+        self._settings_path = settings_path
+        self._notice = notice
+        self.store = self._open_store()
+        self.session = Session(self.store, EngineClient(paths.engine_log(), paths.machine_file()))
+
+    def _open_store(self) -> Store:
+        try:
+            return Store(paths.database())
+        except DrkunError as error:
+            # One can still ask; only nothing is kept, and that is said.
+            self._notice = DrkunError(error.kind, error.message, t("consult.not_kept"))
+            return Store(":memory:")
+
+    def on_mount(self) -> None:
+        """Paint first, load after."""
+        self.register_theme(theme.DARK)
+        self.register_theme(theme.LIGHT)
+        self.theme = self.settings.theme if self.settings.theme in self.available_themes else theme.DARK.name
+        self.theme_changed_signal.subscribe(self, lambda new: self.change_settings(theme=new.name))
+        self.set_keymap(self.settings.keys)
+        self.push_screen(ConsultScreen(self.session))
+        self.call_after_refresh(self._after_first_paint)
+
+    def _after_first_paint(self) -> None:
+        if self._notice is not None:
+            self._fail(self._notice)
+        self.load_model()
+
+    # Settings
+
+    def change_settings(self, **changes: Any) -> None:
+        """Change settings and keep them; a disk that cannot be written is told, the change holds."""
+        changed = msgspec.structs.replace(self.settings, **changes)
+        if changed == self.settings:
+            return
+        self.settings = changed
+        if self._settings_path is None:
+            return
+        try:
+            settings_file.save(changed, self._settings_path)
+        except DrkunError as error:
+            self._fail(error)
+
+    def change_language(self, language: str) -> None:
+        """Show everything in another language."""
+        self.change_settings(language=language)
+        i18n.set_language(language)
+        while len(self.screen_stack) > 1:
+            self.pop_screen()
+        self.push_screen(ConsultScreen(self.session))
+
+    # The model
+
+    @work(group="load", exclusive=True, exit_on_error=False)
+    async def load_model(self) -> None:
+        """Load the model that the settings name, showing how far it is."""
+        try:
+            plan = await asyncio.to_thread(plan_load, self.settings, fall_back=True)
+            self._tell(plan)
+            async for event in self.session.load(plan):
+                self.show_loading(event)
+        except DrkunError as error:
+            self.show_loading(None)
+            self._fail(error)
+
+    def _tell(self, plan: Plan) -> None:
+        if plan.notice and (screen := self._consult_screen()) is not None:
+            screen.query_one(Notice).say(plan.notice, "warning")
+
+    def show_loading(self, event: Loading | Restarting | Ready | None) -> None:
+        """Show the progress of a load; None when it failed."""
+        if (screen := self._consult_screen()) is None:
+            return
+        if isinstance(event, Restarting):
+            screen.query_one(Notice).say(t("engine.safe_mode"))
+        elif isinstance(event, Loading):
+            fraction = f" {event.fraction:.0%}" if event.stage == "weights" else ""
+            screen.show_progress(t(f"consult.loading_{event.stage}") + fraction)
+        else:
+            screen.show_progress("")
+            if event is not None and not event.has_template:
+                screen.query_one(Notice).say(t("engine.no_template"), "warning")
+
+    def _consult_screen(self) -> ConsultScreen | None:
+        return next((s for s in self.screen_stack if isinstance(s, ConsultScreen) and s.is_mounted), None)
+
+    def _fail(self, error: DrkunError) -> None:
+        if (screen := self._consult_screen()) is not None:
+            screen.query_one(Notice).fail(error)
+
+    # Places
+
+    def action_go(self, place: str) -> None:
+        """Go to one of the places; imported when first wanted."""
+        while isinstance(self.screen, Screen) and not isinstance(self.screen, ConsultScreen):
+            self.pop_screen()
+        if place == "models":
+            from drkun_tui.ui.screens.models import ModelsScreen
+
+            self.push_screen(ModelsScreen())
+        elif place == "settings":
+            from drkun_tui.ui.screens.settings import SettingsScreen
+
+            self.push_screen(SettingsScreen())
+
+    def action_help(self) -> None:
+        """Every key and what it does."""
+        from drkun_tui.ui.screens.help import HelpScreen
+
+        if not isinstance(self.screen, HelpScreen):
+            self.push_screen(HelpScreen(self.screen))
+
+    def action_press(self, key: str) -> None:
+        """What a click on a key hint does."""
+        self.simulate_key(key)
+
+    def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
+        """Every action of the screen, by name; then the languages, the themes, and export."""
+        seen = set()
+        for active in screen.active_bindings.values():
+            binding = active.binding
+            if binding.id and active.enabled and binding.action not in seen:
+                seen.add(binding.action)
+                name = t(binding.description)
+                yield SystemCommand(name, t(f"{binding.description}_help"), self._runner(binding.action))
+        for language, name in i18n.LANGUAGES.items():
+            yield SystemCommand(name, t("keys.language_help"), lambda code=language: self.change_language(code))
+        yield SystemCommand(t("keys.theme"), t("keys.theme_help"), self.action_change_theme)
+        if self.session.conversation.turns:
+            yield SystemCommand(t("keys.export"), t("keys.export_help"), self.export_conversation)
+
+    def _runner(self, action: str) -> Any:
+        async def run() -> None:
+            await self.screen.run_action(action)
+
+        return run
+
+    def export_conversation(self) -> None:
+        """Write the conversation as Markdown into the current folder."""
+        from drkun_tui.consult import export
+
+        conversation = self.session.conversation
+        path = Path.cwd() / f"drkun-{conversation.id}.md"
+        try:
+            export.write(path, export.to_markdown(conversation))
+        except DrkunError as error:
+            self._fail(error)
+            return
+        if (screen := self._consult_screen()) is not None:
+            screen.query_one(Notice).say(t("consult.exported", path=str(path)))
+
+    async def action_quit(self) -> None:
+        """Keep what has come, unload the model, leave."""
+        await self.session.close()
+        self.exit()
+
+    async def on_unmount(self) -> None:
+        """The terminal may also go away."""
+        await self.session.close()
+        self.store.close()
+
+
+def run(settings: Settings, settings_path: Path, notice: DrkunError | None = None) -> int:
+    """Show the application until it is left; the exit code."""
+    app = DrkunApp(settings, settings_path, notice)
+    app.run()
+    return app.return_code or 0

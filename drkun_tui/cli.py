@@ -1,0 +1,119 @@
+"""The command line: what ``drkun`` understands, and how every failure becomes one line.
+
+The contract: with ``--json`` standard output holds exactly one JSON object and everything else goes
+to standard error; exit codes are those of `drkun_tui.errors`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+
+from drkun_tui import __version__
+from drkun_tui.errors import EXIT_FAILED, EXIT_INTERRUPTED, DrkunError
+from drkun_tui.i18n import set_language, t
+
+PROFILES = ("auto", "cpu", "gpu8", "gpu16", "remote")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit code."""
+    _speak_utf8()
+    set_language("auto")
+    arguments = parser().parse_args(argv)
+    try:
+        command = importlib.import_module(f"drkun_tui.commands.{arguments.command or 'chat'}")
+        code: int = command.run(arguments)
+        sys.stdout.flush()
+    except DrkunError as error:
+        return _fail(error, arguments)
+    except KeyboardInterrupt:
+        return _fail(DrkunError("interrupted", t("error.interrupted"), "", EXIT_INTERRUPTED), arguments)
+    except BrokenPipeError:
+        # Whoever read us has enough; Python must not complain about the rest at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return EXIT_FAILED
+    except Exception as error:
+        if arguments.debug:
+            raise
+        reason = f"{type(error).__name__}: {error}"
+        return _fail(
+            DrkunError("internal", t("error.internal", reason=reason), t("error.internal_hint")), arguments
+        )
+    return code
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole grammar."""
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    common.add_argument("--debug", action="store_true", help="show tracebacks")
+
+    top = argparse.ArgumentParser(
+        prog="drkun",
+        description="Ask a medical question; a model on this machine reasons and answers.",
+        epilog="Without a command: the chat screen. 不带命令：打开咨询界面。",
+    )
+    top.add_argument("--version", action="version", version=f"drkun {__version__}")
+    top.add_argument("--debug", action="store_true", help="show tracebacks")
+    top.set_defaults(json=False)
+    commands = top.add_subparsers(dest="command", metavar="COMMAND")
+
+    chosen = argparse.ArgumentParser(add_help=False)
+    chosen.add_argument("--model", metavar="M", help="name or path; default: the one in the settings")
+    chosen.add_argument("--adapter", metavar="A", help="GGUF LoRA to attach")
+    chosen.add_argument("--profile", choices=PROFILES, help="how the model is loaded")
+    chosen.add_argument("--context", type=_count, metavar="N", help="context length in tokens")
+    chosen.add_argument("--threads", type=_count, metavar="N", help="default: one for each physical core")
+
+    ask = commands.add_parser("ask", parents=[common, chosen], help="answer one question")
+    ask.add_argument("text", nargs="*", metavar="TEXT", help="the question; standard input without it")
+    ask.add_argument("--system", metavar="T", help="system prompt")
+    ask.add_argument("--no-think", action="store_true", help="answer without reasoning")
+    ask.add_argument("--max-tokens", type=_count, metavar="N", help="reasoning and answer, 0: to the end")
+    ask.add_argument("--temperature", type=float, metavar="X", help="0 is greedy")
+    ask.add_argument("--top-p", type=float, metavar="X")
+    ask.add_argument("--top-k", type=_count, metavar="N")
+    ask.add_argument("--repeat-penalty", type=float, metavar="X")
+    ask.add_argument("--seed", type=_count, metavar="N")
+
+    commands.add_parser("models", parents=[common], help="list the models on disk")
+    inspect = commands.add_parser("inspect", parents=[common], help="what one model's files say")
+    inspect.add_argument("model", metavar="PATH|NAME")
+    commands.add_parser("doctor", parents=[common], help="what works on this machine, and what does not")
+    bench = commands.add_parser("bench", parents=[common, chosen], help="measure a model's speed here")
+    bench.add_argument("--runs", type=_count, default=3, metavar="N", help="answers to measure (3)")
+    return top
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError("must not be negative")
+    return number
+
+
+def _fail(error: DrkunError, arguments: argparse.Namespace) -> int:
+    # A reader that is gone hears nothing; the exit code still tells.
+    with contextlib.suppress(BrokenPipeError, ValueError):
+        if arguments.json:
+            print(json.dumps({"error": error.as_dict()}, ensure_ascii=False))
+        line = " ".join(f"{error.message}  {error.hint}".split())
+        print(f"drkun: {line}", file=sys.stderr)
+    return error.exit_code
+
+
+def _speak_utf8() -> None:
+    """Chinese must also come out of a pipe and in a C locale; a closed stream becomes an empty one."""
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull, encoding="utf8")  # noqa: SIM115, PTH123  # lives as long as the program
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf8", errors="replace")
+    if hasattr(sys.stdin, "reconfigure"):
+        sys.stdin.reconfigure(encoding="utf8", errors="replace")

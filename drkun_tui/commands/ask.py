@@ -1,0 +1,160 @@
+"""``drkun ask``: one question, answered on standard output as the answer comes."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import sys
+from contextlib import suppress
+
+import msgspec
+
+from drkun_tui import paths
+from drkun_tui.commands.choice import chosen
+from drkun_tui.consult import safety
+from drkun_tui.engine.client import EngineClient, Restarting
+from drkun_tui.engine.protocol import ChatMessage, Delta, Finished, Generate
+from drkun_tui.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_INTERRUPTED, DrkunError
+from drkun_tui.i18n import language, t
+from drkun_tui.library.plan import Plan, plan_load
+from drkun_tui.settings import Settings
+from drkun_tui.ui.typeset.sanitise import clean
+
+DIM, PLAIN = "\x1b[2m", "\x1b[0m"
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Ask; the exit code says whether the answer was complete."""
+    settings = chosen(arguments)
+    question = " ".join(arguments.text) if arguments.text else _from_standard_input()
+    if not question.strip():
+        raise DrkunError("no_question", t("ask.no_question"), t("ask.no_question_hint"), EXIT_BAD_INPUT)
+    plan = plan_load(settings)
+    return asyncio.run(_ask(question.strip(), settings, plan, as_json=arguments.json))
+
+
+def _from_standard_input() -> str:
+    if sys.stdin.isatty():
+        return ""
+    return sys.stdin.read()
+
+
+async def _ask(question: str, settings: Settings, plan: Plan, *, as_json: bool) -> int:
+    engine = EngineClient(paths.engine_log(), paths.machine_file())
+    _on_interrupt(engine)
+    red_flags = safety.red_flags(question)
+    _tell(plan.notice)
+    if red_flags:
+        _tell(safety.advice(red_flags, language()))
+    out = Printer(quiet=as_json)
+    try:
+        async for event in engine.load(plan.load):
+            if isinstance(event, Restarting):
+                _tell(t("engine.safe_mode"))
+        ready = engine.ready
+        system = [ChatMessage("system", settings.system)] if settings.system.strip() else []
+        request = Generate(
+            id=0,
+            messages=[*system, ChatMessage("user", question)],
+            sampling=settings.sampling,
+            think=settings.think,
+        )
+        finished: Finished | None = None
+        async for answer in engine.generate(request):
+            if isinstance(answer, Delta):
+                out.add(answer)
+            elif isinstance(answer, Finished):
+                finished = answer
+    finally:
+        out.end()
+        await engine.close()
+    if finished is None or ready is None:
+        return EXIT_INTERRUPTED
+    if finished.thinking_truncated:
+        _tell(t("consult.thinking_truncated"))
+    _tell(t("consult.demonstration" if plan.model.demonstration else "consult.by_model"))
+    if as_json:
+        timings = {
+            "load_s": ready.load_s,
+            "ttft_s": finished.timings.ttft_s,
+            "decode_tok_s": finished.timings.decode_tok_s,
+        }
+        result = {
+            "model": plan.model.name,
+            "adapter": plan.adapter.name if plan.adapter else None,
+            "demonstration": plan.model.demonstration,
+            "profile": str(plan.profile),
+            "engine": ready.engine,
+            "thinking": out.thinking,
+            "answer": out.answer,
+            "finish_reason": finished.finish_reason,
+            "thinking_truncated": finished.thinking_truncated,
+            "red_flags": red_flags,
+            "usage": msgspec.to_builtins(finished.usage),
+            "timings": timings,
+        }
+        print(json.dumps(result, ensure_ascii=False))
+    return EXIT_INTERRUPTED if finished.finish_reason == "cancelled" else EXIT_DONE
+
+
+class Printer:
+    """Reasoning dimmed on standard error, the answer on standard output, both as they come."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self.thinking = self.answer = ""
+        self._quiet = quiet
+        dim = sys.stderr.isatty() and "NO_COLOR" not in os.environ
+        self._dim, self._plain = (DIM, PLAIN) if dim else ("", "")
+
+    def add(self, delta: Delta) -> None:
+        """Print what is new."""
+        if delta.reclassify:
+            # What was printed as the answer cannot be taken back; the line says what it was.
+            self.thinking, self.answer = self.thinking + self.answer, ""
+            self._write(sys.stderr, "\n" + t("ask.reclassified") + "\n")
+        if delta.thinking:
+            self.thinking += delta.thinking
+            self._write(sys.stderr, f"{self._dim}{clean(delta.thinking)}{self._plain}")
+        if delta.answer:
+            if not self.answer and self.thinking:
+                self._write(sys.stderr, "\n\n")
+            self.answer += delta.answer
+            self._write(sys.stdout, clean(delta.answer))
+
+    def end(self) -> None:
+        """End the last line."""
+        if self.answer:
+            self._write(sys.stdout, "\n")
+        elif self.thinking:
+            self._write(sys.stderr, "\n")
+
+    def _write(self, stream: object, text: str) -> None:
+        if not self._quiet:
+            print(text, end="", flush=True, file=stream)  # type: ignore[arg-type]
+
+
+def _tell(line: str) -> None:
+    if line:
+        print(line, file=sys.stderr)
+
+
+def _on_interrupt(engine: EngineClient) -> None:
+    """Ctrl+C keeps what has come; a second one ends everything."""
+    loop = asyncio.get_running_loop()
+
+    def interrupt() -> None:
+        with suppress(ValueError, RuntimeError):
+            loop.remove_signal_handler(signal.SIGINT)
+        if engine.loaded:
+            engine.cancel()
+        else:
+            for task in asyncio.all_tasks(loop):
+                task.cancel()
+
+    # Windows has no such handlers; there Ctrl+C raises KeyboardInterrupt.
+    with suppress(NotImplementedError):
+        loop.add_signal_handler(signal.SIGINT, interrupt)
+        loop.add_signal_handler(signal.SIGTERM, interrupt)

@@ -1,0 +1,51 @@
+"""The settings of one command: the user's own, with what the command line says laid over them."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import msgspec
+
+from drkun_tui import paths, settings
+from drkun_tui.errors import EXIT_BAD_INPUT, DrkunError
+from drkun_tui.i18n import set_language, t
+from drkun_tui.sampling import Sampling
+from drkun_tui.settings import Settings
+
+_SAMPLING = ("temperature", "top_p", "top_k", "repeat_penalty", "max_tokens", "seed")
+
+
+def chosen(arguments: argparse.Namespace) -> Settings:
+    """The settings for `arguments`; also sets the language.
+
+    Raises:
+        DrkunError: a value is not allowed.
+    """
+    own = settings.load(paths.settings_file())
+    set_language(own.language)
+    given = vars(arguments)
+    changes: dict[str, Any] = {
+        name: given[option]
+        for name, option in (
+            ("model", "model"),
+            ("adapter", "adapter"),
+            ("profile", "profile"),
+            ("context_length", "context"),
+            ("threads", "threads"),
+            ("system", "system"),
+        )
+        if given.get(option) is not None
+    }
+    if "model" in changes and "adapter" not in changes:
+        # An adapter belongs to the model it was chosen with.
+        changes["adapter"] = None
+    sampling = msgspec.to_builtins(own.sampling)
+    sampling |= {name: given[name] for name in _SAMPLING if given.get(name) is not None}
+    try:
+        changes["sampling"] = msgspec.convert(sampling, Sampling)
+    except msgspec.ValidationError as error:
+        raise DrkunError("bad_value", t("error.bad_value", reason=str(error)), "", EXIT_BAD_INPUT) from error
+    if given.get("no_think"):
+        changes["think"] = False
+    return msgspec.structs.replace(own, **changes)

@@ -1,0 +1,128 @@
+"""``drkun doctor``: what works on this machine, what does not, and what to do about it."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib.metadata
+import json
+import locale
+import os
+import platform
+import shutil
+import sys
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from drkun_tui import __version__, hardware, paths, profiles, settings
+from drkun_tui.consult.store import Store
+from drkun_tui.engine.client import EngineClient
+from drkun_tui.errors import EXIT_DONE, EXIT_FAILED, DrkunError
+from drkun_tui.i18n import set_language, t
+from drkun_tui.library.plan import STARTER, plan_load
+from drkun_tui.settings import Settings
+from drkun_tui.ui.table import size
+
+PACKAGES = ("textual", "llama-cpp-python", "torch", "transformers", "peft", "bitsandbytes", "trl", "unsloth")
+SIGNS = {"ok": "ok  ", "warning": "!   ", "failed": "x   "}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report."""
+
+    name: str
+    state: Literal["ok", "warning", "failed"]
+    text: str
+    hint: str = ""
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Report; the exit code says whether the bundled model answers."""
+    findings = [_settings(), *_machine(), *_packages(), *_disk(), _terminal(), *_profiles(), asyncio.run(_engine())]
+    failed = any(finding.state == "failed" for finding in findings)
+    if arguments.json:
+        print(json.dumps({"ok": not failed, "findings": [asdict(f) for f in findings]}, ensure_ascii=False))
+    else:
+        for finding in findings:
+            hint = f"  {finding.hint}" if finding.hint else ""
+            print(f"{SIGNS[finding.state]}{finding.name:18}{finding.text}{hint}")
+    return EXIT_FAILED if failed else EXIT_DONE
+
+
+def _settings() -> Finding:
+    try:
+        own = settings.load(paths.settings_file())
+    except DrkunError as error:
+        return Finding("settings", "failed", error.message, error.hint)
+    set_language(own.language)
+    return Finding("drkun", "ok", f"{__version__}, Python {platform.python_version()}, {platform.platform()}")
+
+
+def _machine() -> list[Finding]:
+    machine = hardware.read()
+    cpu = t("doctor.cpu", name=machine.cpu, cores=machine.physical_cores, logical=machine.logical_cores)
+    memory = t("doctor.memory", free=size(machine.ram_available), total=size(machine.ram_total))
+    gpus = [
+        Finding("gpu", "ok", f"{gpu.name}, {size(gpu.free_bytes or 0)} / {size(gpu.total_bytes or 0)}")
+        for gpu in machine.gpus
+    ]
+    return [Finding("cpu", "ok", cpu), Finding("memory", "ok", memory), *gpus]
+
+
+def _packages() -> list[Finding]:
+    found = []
+    for name in PACKAGES:
+        try:
+            found.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return [Finding("packages", "ok", ", ".join(found))]
+
+
+def _disk() -> list[Finding]:
+    home, findings = paths.home(), []
+    free = shutil.disk_usage(home).free
+    state: Literal["ok", "warning"] = "ok" if free > 1_000_000_000 else "warning"
+    findings.append(Finding("data", state, t("doctor.disk", folder=str(home), free=size(free))))
+    try:
+        store = Store(paths.database())
+        store.close()
+        findings.append(Finding("conversations", "ok", str(paths.database())))
+    except DrkunError as error:
+        findings.append(Finding("conversations", "failed", error.message, error.hint))
+    return findings
+
+
+def _terminal() -> Finding:
+    encoding = locale.getencoding()
+    term = os.environ.get("TERM", "?")
+    text = f"{term}, {encoding}, {'x'.join(map(str, shutil.get_terminal_size()))}"
+    if encoding.lower().replace("-", "") != "utf8" and sys.platform != "win32":
+        return Finding("terminal", "warning", text, t("doctor.utf8_hint"))
+    return Finding("terminal", "ok", text)
+
+
+def _profiles() -> list[Finding]:
+    machine = hardware.read()
+    findings = []
+    for profile in (profiles.Profile.CPU, profiles.Profile.GPU8, profiles.Profile.GPU16):
+        possible, reason = profiles.availability(profile, machine)
+        findings.append(Finding(f"profile {profile}", "ok" if possible else "warning", reason))
+    return findings
+
+
+async def _engine() -> Finding:
+    """Load the bundled model for real."""
+    engine = EngineClient(paths.engine_log(), paths.machine_file())
+    try:
+        plan = plan_load(Settings(model=STARTER))
+        async for _ in engine.load(plan.load):
+            pass
+        ready = engine.ready
+        mode = "doctor.engine_safe" if ready and ready.safe_mode else "doctor.engine_ok"
+        return Finding("engine", "ok", t(mode, seconds=f"{ready.load_s:.2f}" if ready else "?"))
+    except DrkunError as error:
+        return Finding("engine", "failed", error.message, error.hint)
+    finally:
+        await engine.close()

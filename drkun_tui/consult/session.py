@@ -1,0 +1,261 @@
+"""A consultation under way: asks the engine, writes the answer into the turn, keeps it as it comes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+import msgspec
+
+from drkun_tui.consult import prompts, safety
+from drkun_tui.consult.conversation import Conversation, State, Turn
+from drkun_tui.consult.store import Store
+from drkun_tui.engine.client import EngineClient, Restarting
+from drkun_tui.engine.protocol import Delta, Finished, Generate, Loading, Partial, Ready, Started
+from drkun_tui.errors import DrkunError
+from drkun_tui.library.plan import Plan
+from drkun_tui.sampling import Sampling
+
+SAVE_EVERY_S = 0.5
+"""A crash loses at most this much of an answer."""
+
+RESUMABLE = frozenset({State.CANCELLED, State.LENGTH, State.INTERRUPTED, State.FAILED})
+
+_ENDS = {"stop": State.DONE, "length": State.LENGTH, "cancelled": State.CANCELLED}
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """A question stands in the conversation."""
+
+    turn: Turn
+
+
+class Unsaved(msgspec.Struct, frozen=True):
+    """The answer could not be kept on disk; it goes on on the screen."""
+
+    error: DrkunError
+
+
+Update = Asked | Loading | Restarting | Ready | Started | Delta | Finished | Unsaved
+
+
+class Session:
+    """One conversation in the hands of one model.
+
+    Args:
+        store: where conversations are kept.
+        engine: the engine's client.
+    """
+
+    def __init__(self, store: Store, engine: EngineClient) -> None:
+        self.store = store
+        self.engine = engine
+        self.plan: Plan | None = None
+        """Which model answers, and how it is loaded."""
+        self.conversation = Conversation(id=0)
+        self.turn: Turn | None = None
+        """The turn that is being answered."""
+        self._stop = asyncio.Event()
+        self._engine_in_use = asyncio.Lock()
+
+    @property
+    def last(self) -> Turn | None:
+        """The newest turn."""
+        return self.conversation.turns[-1] if self.conversation.turns else None
+
+    async def load(self, plan: Plan) -> AsyncIterator[Loading | Restarting | Ready]:
+        """Unload what is loaded and load what `plan` says.
+
+        Raises:
+            DrkunError: it cannot be loaded. The plan stays, and the next question tries again.
+        """
+        self.plan = plan
+        async with self._engine_in_use:
+            async for event in self.engine.load(plan.load):
+                yield event
+
+    async def ask(
+        self, question: str, *, sampling: Sampling, think: bool = True, system: str = ""
+    ) -> AsyncIterator[Update]:
+        """Ask a new question in the conversation, opening one with `system` if there is none yet.
+
+        Every update has already been written into the turn when it is yielded.
+
+        Raises:
+            DrkunError: no answer, or only part of one; the turn says which.
+        """
+        turn = Turn(
+            # Stands for "not in the store".
+            id=-1 - len(self.conversation.turns),
+            conversation_id=self.conversation.id,
+            question=question,
+            sampling={**msgspec.to_builtins(sampling), "think": think},
+            red_flags=safety.red_flags(question),
+            created_at=time.time(),
+        )
+        self._name_model(turn)
+        # A full disk must not keep anyone from asking.
+        error = await self._keep_new(turn, system)
+        self.conversation.turns.append(turn)
+        self.turn = turn
+        yield Asked(turn)
+        if error:
+            yield Unsaved(error)
+        request = Generate(
+            id=0, messages=prompts.messages(self.conversation, turn), sampling=sampling, think=think
+        )
+        async for update in self._answer(turn, request):
+            yield update
+
+    async def ask_again(
+        self, question: str, *, sampling: Sampling, think: bool = True
+    ) -> AsyncIterator[Update]:
+        """Replace the last turn: the same question for another answer, or an edited one."""
+        if (last := self.last) is not None:
+            if last.id > 0:
+                await asyncio.to_thread(self.store.supersede, last.id)
+            self.conversation.turns.remove(last)
+        async for update in self.ask(question, sampling=sampling, think=think):
+            yield update
+
+    async def resume(self) -> AsyncIterator[Update]:
+        """Carry on with the last answer where it was cut off."""
+        turn = self.last
+        if turn is None or turn.state not in RESUMABLE:
+            return
+        settings = {**turn.sampling}
+        think = bool(settings.pop("think", True))
+        request = Generate(
+            id=0,
+            messages=prompts.messages(self.conversation, turn),
+            sampling=msgspec.convert(settings, Sampling),
+            think=think,
+            resume=Partial(turn.reasoning, turn.answer),
+        )
+        turn.state, turn.error, turn.thinking_truncated = State.STREAMING, "", False
+        async for update in self._answer(turn, request):
+            yield update
+
+    def stop(self) -> None:
+        """End the answer that is coming; what has come is kept."""
+        self._stop.set()
+        self.engine.cancel()
+
+    async def close(self) -> None:
+        """Keep what has come and unload the model."""
+        if self.turn is not None and self.turn.state is State.STREAMING:
+            self.turn.state = State.CANCELLED
+            await self._save(self.turn)
+        await self.engine.close()
+
+    # One answer
+
+    async def _answer(self, turn: Turn, request: Generate) -> AsyncIterator[Update]:
+        self.turn = turn
+        self._stop.clear()
+        saved = time.monotonic()
+        before = dict(turn.usage)
+        try:
+            if not await self._acquire_engine():
+                return
+            try:
+                if not self.engine.loaded and self.plan is not None:
+                    async for progress in self.engine.load(self.plan.load):
+                        yield progress
+                self._name_model(turn)
+                async for event in self.engine.generate(request):
+                    await self._apply(turn, event, before)
+                    yield event
+                    if self._stop.is_set():
+                        self.engine.cancel()
+                    if time.monotonic() - saved >= SAVE_EVERY_S:
+                        saved = time.monotonic()
+                        if error := await self._save(turn):
+                            yield Unsaved(error)
+            finally:
+                self._engine_in_use.release()
+        except DrkunError as error:
+            turn.state = State.INTERRUPTED if turn.reasoning or turn.answer else State.FAILED
+            turn.error = error.message
+            raise
+        finally:
+            if turn.state is State.STREAMING:
+                turn.state = State.CANCELLED
+            self.turn = None
+            unsaved = await self._save(turn)
+        if unsaved:
+            yield Unsaved(unsaved)
+
+    async def _acquire_engine(self) -> bool:
+        """Wait for a load that is under way; False when the answer is stopped before its end."""
+        acquire = asyncio.ensure_future(self._engine_in_use.acquire())
+        stop = asyncio.ensure_future(self._stop.wait())
+        await asyncio.wait({acquire, stop}, return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        if not acquire.done():
+            acquire.cancel()
+            return False
+        return True
+
+    async def _apply(self, turn: Turn, event: Started | Delta | Finished, before: dict[str, int]) -> None:
+        if isinstance(event, Started):
+            turn.sampling["seed"] = event.seed
+            turn.usage["prompt_tokens"] = event.prompt_tokens
+            turn.usage["reused_tokens"] = event.reused_tokens
+            if event.dropped_messages:
+                await self._forget(turn, event.dropped_messages)
+            turn.dropped_turns = self.conversation.context_start
+        elif isinstance(event, Delta):
+            if event.reclassify:
+                turn.reasoning += turn.answer
+                turn.answer = ""
+            turn.reasoning += event.thinking
+            turn.answer += event.answer
+            for name in ("thinking_tokens", "answer_tokens"):
+                turn.usage[name] = before.get(name, 0) + getattr(event, name)
+        else:
+            turn.state = _ENDS[event.finish_reason]
+            turn.thinking_truncated = event.thinking_truncated
+            turn.timings = msgspec.to_builtins(event.timings)
+
+    async def _forget(self, turn: Turn, messages: int) -> None:
+        """The oldest turns no longer fit the context, nor will they next time."""
+        remembered = prompts.remembered(self.conversation, turn)
+        first = remembered[messages // 2] if messages // 2 < len(remembered) else turn
+        self.conversation.context_start = self.conversation.turns.index(first)
+        await asyncio.to_thread(
+            self.store.set_context_start, self.conversation.id, self.conversation.context_start
+        )
+
+    # Keeping it
+
+    async def _keep_new(self, turn: Turn, system: str) -> DrkunError | None:
+        try:
+            await asyncio.to_thread(self._add, turn, system)
+        except DrkunError as error:
+            return error
+        return None
+
+    def _add(self, turn: Turn, system: str) -> None:
+        if self.conversation.id == 0:
+            made = self.store.create_conversation(system)
+            made.turns = self.conversation.turns
+            self.conversation = made
+        turn.conversation_id = self.conversation.id
+        turn.id = self.store.add_turn(turn)
+
+    def _name_model(self, turn: Turn) -> None:
+        """Which model answers is known for sure once it is loaded."""
+        if plan := self.plan:
+            turn.model, turn.profile, turn.engine = plan.model.name, str(plan.profile), plan.load.engine
+            turn.adapter = plan.adapter.name if plan.adapter else None
+            turn.demonstration = plan.model.demonstration
+
+    async def _save(self, turn: Turn) -> DrkunError | None:
+        try:
+            if turn.id > 0:
+                await asyncio.to_thread(self.store.save, turn)
+        except DrkunError as error:
+            return error
+        return None

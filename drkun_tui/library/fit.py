@@ -1,0 +1,216 @@
+"""How much memory a model needs, and whether it is there.
+
+What is counted: the weights, the KV cache at the chosen context, the engine's compute buffer and its
+process. The formulas are llama.cpp's own for the cache, and measured ones for the rest; `cpu_overhead`
+says how and how well. Models with sliding-window or recurrent layers need less cache than counted here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from drkun_tui.hardware import Hardware
+from drkun_tui.i18n import t
+from drkun_tui.library.gguf import GgufHeader
+from drkun_tui.profiles import CLASS_BYTES, Profile, budget
+
+DEFAULT_CONTEXT = 8192
+"""Tokens, when nobody wished for another number: room for a long consultation at little memory."""
+
+SMALLEST_CONTEXT = 512
+"""Tokens; with fewer no conversation fits."""
+
+CONTEXT_STEP = 256
+"""llama.cpp rounds contexts to this."""
+
+KV_ELEMENT_BYTES = 2
+"""The cache is kept in 16-bit floats."""
+
+NF4_WEIGHT_BYTES = 0.52
+"""Four bits, and the doubly quantised scales of blocks of 64 (bitsandbytes)."""
+
+MIB = 1024**2
+_BATCH = 512
+_CUDA_BYTES = 600 * MIB
+"""CUDA context, kernels and the allocator's slack."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a model's memory depends on. Zero stands for unknown."""
+
+    weight_bytes: int
+    """As stored; loaded so from a GGUF."""
+    is_gguf: bool = True
+    is_adapter: bool = False
+    parameters: int = 0
+    embedding_parameters: int = 0
+    """Those in the input and output embeddings, which nf4 leaves in 16 bits."""
+    cache_bytes: int = 0
+    """Keys and values of one token, in all layers."""
+    vocabulary: int = 0
+    embedding: int = 0
+    feed_forward: int = 0
+    context_length: int = 0
+    """Tokens that it was trained for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Bytes that a model takes, by what for."""
+
+    weights: int
+    cache: int
+    overhead: int
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.weights + self.cache + self.overhead
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Does a model fit under a profile, with how much, and why: one sentence."""
+
+    fits: bool
+    need_bytes: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ContextChoice:
+    """Tokens of context to load a model with, and what decided: one sentence."""
+
+    tokens: int
+    reason: str
+
+
+def cache_bytes(kv_heads_in_all: int, key_length: int, value_length: int) -> int:
+    """KV cache of one token: kv heads of all layers × (key + value elements) × 2 bytes."""
+    return kv_heads_in_all * (key_length + value_length) * KV_ELEMENT_BYTES
+
+
+def shape_of(header: GgufHeader) -> Shape:
+    """The shape of a model in one GGUF file."""
+    return Shape(
+        weight_bytes=header.tensor_bytes,
+        is_adapter=header.general_type == "adapter",
+        parameters=header.parameters,
+        cache_bytes=cache_bytes(
+            header.kv_heads_in_all or 0, header.key_length or 0, header.value_length or 0
+        ),
+        vocabulary=header.vocabulary or 0,
+        embedding=header.embedding_length or 0,
+        feed_forward=header.feed_forward_length or 0,
+        context_length=header.context_length or 0,
+    )
+
+
+def cpu_overhead(shape: Shape) -> int:
+    """Bytes beside weights and cache, for the llama.cpp engine on a CPU.
+
+    Fitted to the memory that is really touched (unique set size after a batch of 512 tokens, only the
+    last one's logits asked for; llama-cpp-python 0.3.36, flash attention, 2 threads): a process of
+    48 MiB; some 200 bytes a token of vocabulary, as much again for its merges; activations, of which
+    the MLP's are the largest. For the starter and for the shapes of Qwen3-0.6B, Qwen3-4B and
+    Llama-3-8B the sum with weights and cache came within 3 % of the measured one. Weights count once:
+    where llama.cpp re-packs them, the mapped file stays in the page cache and can be dropped.
+    """
+    activations = _BATCH * 4 * (4 * shape.feed_forward + 2 * shape.embedding)
+    return 48 * MIB + 400 * shape.vocabulary + min(activations, _compute_buffer(shape))
+
+
+def _compute_buffer(shape: Shape) -> int:
+    """What llama.cpp reserves for a batch: its logits in 32 bits and two residual streams. Seen exact to
+    the MiB on the four shapes above."""
+    return _BATCH * 4 * (shape.vocabulary + 2 * shape.embedding)
+
+
+def need(shape: Shape, profile: Profile, context: int) -> Need:
+    """Bytes for a model under a profile.
+
+    Args:
+        shape: the model's.
+        profile: ``gpu8`` loads safetensors in nf4, ``gpu16`` and the CPU in 16 bits; a GGUF is loaded
+            as it is.
+        context: tokens of KV cache.
+    """
+    if shape.is_adapter:
+        return Need(shape.weight_bytes, 0, 0)
+    weights = shape.weight_bytes
+    if not shape.is_gguf:
+        weights = shape.parameters * 2
+        if profile is Profile.GPU8:
+            quantised = shape.parameters - shape.embedding_parameters
+            weights = int(quantised * NF4_WEIGHT_BYTES) + shape.embedding_parameters * 2
+    # A GPU's buffers are taken whole when they are made.
+    overhead = _CUDA_BYTES + _compute_buffer(shape) if profile in CLASS_BYTES else cpu_overhead(shape)
+    return Need(weights, shape.cache_bytes * context, overhead)
+
+
+def fit(shape: Shape, profile: Profile, hardware: Hardware, context: int | None = None) -> Fit:
+    """Does the model fit, if need be with a shorter context than `context` or the default?
+
+    On a machine without an NVIDIA GPU the GPU profiles are judged by what a card of their class has;
+    the reason says so.
+    """
+    free = budget(profile, hardware)
+    tokens = _choose(shape, profile, free, context).tokens
+    needed = need(shape, profile, tokens)
+    fits = needed.total <= free
+    values = {"need": size_text(needed.total), "free": size_text(free), "context": f"{tokens:,}"}
+    if shape.is_adapter:
+        reason = t("fit.adapter", **values)
+    elif fits:
+        reason = t("fit.fits", **values)
+    elif needed.weights > free:
+        reason = t("fit.weights_too_big", **values)
+    else:
+        reason = t("fit.too_big", **values)
+    return Fit(fits, needed.total, f"{reason}{_where(shape, profile, hardware)}")
+
+
+def _where(shape: Shape, profile: Profile, hardware: Hardware) -> str:
+    """What else must be known: whose memory was meant, or that the engine wants another format."""
+    if profile in CLASS_BYTES:
+        gpu = hardware.nvidia
+        return t("fit.on_gpu", gpu=gpu.name) if gpu else t("fit.no_gpu", profile=profile.value)
+    return t("fit.on_cpu") if shape.is_gguf else t("fit.cpu_wants_gguf")
+
+
+def context_for(model: GgufHeader | Shape, available_bytes: int, wanted: int | None = None) -> ContextChoice:
+    """The context to load a GGUF with on the CPU.
+
+    The least of what it was trained for, what is `wanted` (or `DEFAULT_CONTEXT`) and what
+    `available_bytes` allow; a multiple of 256, never below 512 unless it was trained for less.
+
+    Args:
+        model: its header; of a split model its shape, which counts every part.
+        available_bytes: memory that may be taken.
+        wanted: tokens; None or 0 leaves it to this function.
+    """
+    shape = model if isinstance(model, Shape) else shape_of(model)
+    return _choose(shape, Profile.CPU, available_bytes, wanted)
+
+
+def _choose(shape: Shape, profile: Profile, free: int, wanted: int | None) -> ContextChoice:
+    trained = shape.context_length
+    tokens, why = (wanted, "wanted") if wanted and wanted > 0 else (DEFAULT_CONTEXT, "default")
+    if trained and trained <= tokens:
+        tokens, why = trained, "trained"
+    left = free - need(shape, profile, 0).total
+    if shape.cache_bytes and left < shape.cache_bytes * tokens:
+        tokens, why = left // shape.cache_bytes, "memory"
+    elif left < 0:
+        tokens, why = 0, "memory"
+    floor = min(SMALLEST_CONTEXT, trained or SMALLEST_CONTEXT)
+    if why == "memory" and tokens < floor:
+        return ContextChoice(floor, t("fit.context_no_memory", context=f"{floor:,}", free=size_text(free)))
+    tokens = max(floor, tokens // CONTEXT_STEP * CONTEXT_STEP)
+    return ContextChoice(tokens, t(f"fit.context_{why}", context=f"{tokens:,}"))
+
+
+def size_text(size: int) -> str:
+    """Bytes for people, e.g. ``"2.3 GiB"``."""
+    return f"{size / 1024**3:.1f} GiB" if size >= 1024**3 else f"{size / MIB:.0f} MiB"

@@ -1,0 +1,110 @@
+"""From what the user wishes to what an engine is told: which file, how much context, how many threads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from drkun_tui import hardware, paths, profiles
+from drkun_tui.engine.protocol import Load
+from drkun_tui.errors import EXIT_BAD_INPUT, EXIT_NO_MODEL, DrkunError
+from drkun_tui.i18n import t
+from drkun_tui.library import fit, gguf, inventory
+from drkun_tui.library.inventory import Model
+from drkun_tui.profiles import Profile
+from drkun_tui.settings import Settings
+
+STARTER = "starter"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How one model is going to be loaded.
+
+    Attributes:
+        reason: one sentence on why this profile, engine and context length.
+        notice: what the user should know before it is loaded, or "".
+    """
+
+    model: Model
+    adapter: Model | None
+    profile: Profile
+    load: Load
+    reason: str
+    notice: str = ""
+
+
+def folders(settings: Settings) -> list[Path]:
+    """Every folder that is searched for models."""
+    return [*paths.model_folders(), *(Path(name).expanduser() for name in settings.model_folders)]
+
+
+def loadable(model: Model) -> bool:
+    """Can an engine of this program load it as it is?"""
+    return model.kind == "gguf" and model.complete
+
+
+def plan_load(settings: Settings, *, fall_back: bool = False) -> Plan:
+    """Decide how to load what `settings` name.
+
+    Args:
+        settings: the user's, with the command line's laid over them.
+        fall_back: use the bundled model, and say so, when the chosen one cannot be used.
+
+    Raises:
+        DrkunError: there is no such model or adapter, or it cannot be loaded here.
+    """
+    try:
+        return _plan(settings)
+    except DrkunError as error:
+        if not fall_back or settings.model == STARTER:
+            raise
+        plan = _plan(msgspec.structs.replace(settings, model=STARTER, adapter=None, profile="auto"))
+        notice = t("plan.fell_back", reason=error.message)
+        return Plan(plan.model, None, plan.profile, plan.load, plan.reason, notice)
+
+
+def _plan(settings: Settings) -> Plan:
+    machine = hardware.read()
+    choice = profiles.choose(Profile(settings.profile), machine)
+    model = _usable(inventory.find(settings.model, folders(settings)))
+    header = gguf.read(Path(model.path))
+    adapter = _adapter(settings, model)
+    context = fit.context_for(header, machine.ram_available, settings.context_length or None)
+    memory = fit.fit(fit.shape_of(header), choice.profile, machine, context.tokens)
+    return Plan(
+        model=model,
+        adapter=adapter,
+        profile=choice.profile,
+        load=Load(
+            path=str(model.path),
+            context_length=context.tokens,
+            threads=settings.threads or machine.physical_cores,
+            adapter=str(adapter.path) if adapter else None,
+        ),
+        reason=f"{choice.reason} {context.reason}".strip(),
+        notice="" if memory.fits else memory.reason,
+    )
+
+
+def _usable(model: Model) -> Model:
+    if not loadable(model):
+        problem = model.problems[0] if model.problems else t("models.not_loadable")
+        message = t("plan.not_usable", name=model.name, problem=problem)
+        raise DrkunError("model_not_usable", message, t("plan.not_usable_hint"), EXIT_NO_MODEL)
+    return model
+
+
+def _adapter(settings: Settings, model: Model) -> Model | None:
+    if not settings.adapter:
+        return None
+    adapter = inventory.find(settings.adapter, folders(settings))
+    if adapter.kind != "gguf-lora" or not adapter.complete:
+        message = t("plan.no_adapter", name=adapter.name)
+        raise DrkunError("adapter_not_usable", message, t("plan.no_adapter_hint"), EXIT_NO_MODEL)
+    if adapter.architecture != model.architecture:
+        message = t("plan.mismatch", adapter=adapter.name, theirs=adapter.architecture or "?", ours=model.architecture or "?")
+        raise DrkunError("adapter_mismatch", message, t("plan.mismatch_hint"), EXIT_NO_MODEL)
+    return adapter

@@ -1,0 +1,78 @@
+"""Profiles: policies of how much memory a model may take, and in which precision.
+
+A profile is no engine. ``auto`` looks at the machine and picks one of the others, and says why.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from drkun_tui.errors import EXIT_BAD_INPUT, DrkunError
+from drkun_tui.hardware import Hardware
+from drkun_tui.i18n import t
+
+GIB = 1024**3
+
+
+class Profile(StrEnum):
+    """What the user may ask for."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    GPU8 = "gpu8"
+    """An 8 GB GPU: weights in four bits."""
+    GPU16 = "gpu16"
+    """A GPU of 16 GB or more: weights in sixteen bits."""
+    REMOTE = "remote"
+    """A server elsewhere."""
+
+
+CLASS_BYTES = {Profile.GPU8: 15 * GIB // 2, Profile.GPU16: 15 * GIB}
+"""What a card of each class leaves to a model: its nominal memory less the driver's and the screen's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A profile that works here, and the sentence that says why it was chosen."""
+
+    profile: Profile
+    reason: str
+
+
+def availability(profile: Profile, hardware: Hardware) -> tuple[bool, str]:
+    """Can this profile be used on this machine now, and why, in one sentence."""
+    if profile in (Profile.AUTO, Profile.CPU):
+        return True, t("hardware.profile_cpu", cores=hardware.physical_cores)
+    if profile is Profile.REMOTE:
+        return False, t("hardware.profile_remote_later")
+    if gpu := hardware.nvidia:
+        return False, t("hardware.profile_gpu_later", gpu=gpu.name)
+    if hardware.gpus:
+        return False, t("hardware.profile_gpu_other", gpu=hardware.gpus[0].name)
+    return False, hardware.gpu_note or t("hardware.no_nvidia")
+
+
+def choose(wanted: Profile, hardware: Hardware) -> Choice:
+    """The profile to use: the wanted one, or for ``auto`` the best that works here.
+
+    Raises:
+        DrkunError: ``profile_unavailable``, the wanted one does not work here.
+    """
+    if wanted is not Profile.AUTO:
+        usable, reason = availability(wanted, hardware)
+        if not usable:
+            raise DrkunError(
+                "profile_unavailable", reason, t("hardware.profile_unavailable_hint"), EXIT_BAD_INPUT
+            )
+        return Choice(wanted, reason)
+    _, gpu_reason = availability(Profile.GPU16, hardware)
+    return Choice(Profile.CPU, t("hardware.profile_auto", reason=gpu_reason.rstrip("。.")))
+
+
+def budget(profile: Profile, hardware: Hardware) -> int:
+    """Bytes that a model may take under this profile: what is free now, or for a GPU profile on a
+    machine without one, what a card of that class would leave."""
+    if profile not in CLASS_BYTES:
+        return hardware.ram_available
+    return hardware.nvidia.free_bytes if hardware.nvidia else CLASS_BYTES[profile]

@@ -1,0 +1,1 @@
+"""The places and dialogs, one screen to a file."""

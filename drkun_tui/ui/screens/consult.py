@@ -1,0 +1,419 @@
+"""The consultation: ask, watch it being reasoned and answered, go back to earlier answers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from textual import on, work
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal
+from textual.screen import Screen
+from textual.widgets import OptionList
+
+from drkun_tui.consult.conversation import Conversation, State, Turn
+from drkun_tui.consult.session import RESUMABLE, Asked, Session, Unsaved, Update
+from drkun_tui.engine.client import Restarting
+from drkun_tui.engine.protocol import Delta, Loading, Ready
+from drkun_tui.errors import DrkunError
+from drkun_tui.i18n import t
+from drkun_tui.ui.screens.confirm import Confirm
+from drkun_tui.ui.typeset.markdown import code_blocks
+from drkun_tui.ui.typeset.sanitise import clean, one_line
+from drkun_tui.ui.widgets.conversation_list import ConversationList
+from drkun_tui.ui.widgets.header import Header
+from drkun_tui.ui.widgets.key_hints import KeyHints
+from drkun_tui.ui.widgets.line_view import LineView
+from drkun_tui.ui.widgets.notice import Notice
+from drkun_tui.ui.widgets.prompt import Prompt
+from drkun_tui.ui.widgets.reasoning import ReasoningPane
+from drkun_tui.ui.widgets.transcript import Transcript
+
+if TYPE_CHECKING:
+    from drkun_tui.app import DrkunApp
+
+PAINT_EVERY_S = 0.1
+"""A reader cannot tell more paints apart, and every one takes time from the model's cores."""
+
+
+class ConsultScreen(Screen[None]):
+    """See the module."""
+
+    app: DrkunApp
+    HORIZONTAL_BREAKPOINTS: ClassVar[list[tuple[int, str]]] = [(0, "-narrow"), (100, "-wide")]
+    VERTICAL_BREAKPOINTS: ClassVar[list[tuple[int, str]]] = [(0, "-short"), (14, "-tall")]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "stop", "keys.stop", id="consult.stop"),
+        Binding("ctrl+j", "newline", "keys.newline", id="consult.newline"),
+        Binding("ctrl+r", "regenerate", "keys.regenerate", id="consult.regenerate"),
+        Binding("ctrl+g", "resume", "keys.resume", id="consult.resume"),
+        Binding("ctrl+b", "edit", "keys.edit", id="consult.edit", show=False),
+        Binding("ctrl+t", "reasoning", "keys.reasoning", id="consult.reasoning"),
+        Binding("f8", "enlarge", "keys.enlarge", id="consult.enlarge", show=False),
+        Binding("f7", "hide_reasoning", "keys.hide_reasoning", id="consult.hide_reasoning", show=False),
+        Binding("f4", "think", "keys.think", id="consult.think"),
+        Binding("ctrl+n", "new", "keys.new", id="consult.new"),
+        Binding("ctrl+l", "list", "keys.list", id="consult.list"),
+        Binding("ctrl+s", "search", "keys.search", id="consult.search", show=False),
+        Binding("ctrl+o", "copy_answer", "keys.copy_answer", id="consult.copy_answer", show=False),
+        Binding("f5", "copy_code", "keys.copy_code", id="consult.copy_code", show=False),
+        Binding("alt+up,ctrl+up", "choose(-1)", "keys.previous", id="consult.previous", show=False),
+        Binding("alt+down,ctrl+down", "choose(1)", "keys.next", id="consult.next", show=False),
+        Binding("pageup", "page(-1)", "keys.page_up", id="consult.page_up", show=False, priority=True),
+        Binding("pagedown", "page(1)", "keys.page_down", id="consult.page_down", show=False, priority=True),
+        Binding("ctrl+end", "to_end", "keys.to_end", id="consult.to_end", show=False, priority=True),
+    ]
+
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        self.session = session
+        self._painted = 0.0
+        self._editing = False
+        """The next question replaces the last turn."""
+        self._speed_from: tuple[float, int] | None = None
+        self._progress = ""
+
+    def compose(self) -> ComposeResult:
+        """The parts, from top to bottom."""
+        yield Header()
+        with Horizontal(id="body"):
+            yield ConversationList(id="list")
+            yield Transcript(id="transcript")
+            yield ReasoningPane(id="reasoning")
+        yield Notice()
+        yield Prompt(id="prompt")
+        yield KeyHints()
+
+    def on_mount(self) -> None:
+        """Show what is there; the list and the model follow once the first frame is painted."""
+        settings = self.app.settings
+        self.set_class(settings.conversation_list, "-list")
+        pane = self.query_one(ReasoningPane)
+        pane.mode = settings.reasoning
+        prompt = self.query_one(Prompt)
+        prompt.placeholder = t("consult.placeholder")
+        prompt.focus()
+        self.show_conversation()
+        self.call_after_refresh(self._after_first_paint)
+
+    def _after_first_paint(self) -> None:
+        self.refresh_list()
+        self.query_one(Prompt).remember(self.app.store.recent_questions(100))
+
+    # What is shown
+
+    def show_conversation(self) -> None:
+        """Show the session's conversation from its end."""
+        self.query_one(Transcript).show(self.session.conversation)
+        self.query_one(ReasoningPane).show(self.session.last)
+        self.refresh_status()
+
+    def refresh_list(self) -> None:
+        """Read the list of conversations anew."""
+        try:
+            summaries = self.app.store.summaries()
+        except DrkunError as error:
+            self.query_one(Notice).fail(error)
+            return
+        self.query_one(ConversationList).show(summaries, self.session.conversation.id)
+
+    def show_progress(self, progress: str) -> None:
+        """What the model's loading says, "" when it is done."""
+        self._progress = progress
+        self.refresh_status()
+
+    def refresh_status(self) -> None:
+        """Bring the top line up to date."""
+        header, plan = self.query_one(Header), self.session.plan
+        if plan is None:
+            header.status = (self._progress,) if self._progress else ()
+            return
+        name = one_line(plan.model.name + (f" + {plan.adapter.name}" if plan.adapter else ""), 32)
+        model = f"{name} {self._progress}".strip()
+        parts = [model, t(f"profile.{plan.profile}")]
+        turn = self.session.turn or self.session.last
+        if speed := self._speed(turn):
+            parts.append(f"{speed:.0f} tok/s")
+        if (ready := self.session.engine.ready) is not None:
+            parts.append(f"{_thousands(_context_used(turn))}/{_thousands(ready.context_length)}")
+        if not self.app.settings.think:
+            parts.insert(0, t("consult.no_think"))
+        header.status = tuple(parts)
+        header.warning = t("consult.demonstration_short") if plan.model.demonstration else ""
+
+    def _speed(self, turn: Turn | None) -> float:
+        if turn is None:
+            return 0.0
+        if turn.state is not State.STREAMING or self._speed_from is None:
+            return turn.timings.get("decode_tok_s", 0.0)
+        began, tokens = self._speed_from
+        elapsed = time.monotonic() - began
+        return (_generated(turn) - tokens) / elapsed if elapsed > PAINT_EVERY_S else 0.0
+
+    # One answer
+
+    @on(Prompt.Submitted)
+    def _submitted(self, event: Prompt.Submitted) -> None:
+        if self._busy():
+            return
+        self.query_one(Prompt).accepted(event.text)
+        settings = self.app.settings
+        if self._editing:
+            self._editing = False
+            self._follow(
+                self.session.ask_again(event.text, sampling=settings.sampling, think=settings.think)
+            )
+        else:
+            self._follow(
+                self.session.ask(
+                    event.text, sampling=settings.sampling, think=settings.think, system=settings.system
+                )
+            )
+
+    def action_regenerate(self) -> None:
+        """Ask the last question again."""
+        if (last := self.session.last) is not None and not self._busy():
+            settings = self.app.settings
+            self._follow(
+                self.session.ask_again(last.question, sampling=settings.sampling, think=settings.think)
+            )
+
+    def action_edit(self) -> None:
+        """Take the last question back into the prompt; sending it replaces the last turn."""
+        if (last := self.session.last) is not None and not self._busy():
+            self._editing = True
+            self.query_one(Prompt).replace_text(last.question)
+            self.query_one(Notice).say(t("consult.editing"))
+            self.query_one(Prompt).focus()
+
+    def action_resume(self) -> None:
+        """Carry on with an answer that was cut off."""
+        last = self.session.last
+        if last is not None and last.state in RESUMABLE and not self._busy():
+            self._follow(self.session.resume())
+
+    def action_stop(self) -> None:
+        """Stop the answer; with none under way, give up editing and go back to the prompt."""
+        if self.session.turn is not None:
+            self.session.stop()
+            return
+        if self._editing:
+            self._editing = False
+            self.query_one(Prompt).clear()
+        self.query_one(Notice).clear()
+        self.remove_class("-enlarged")
+        self.query_one(Prompt).focus()
+
+    def _busy(self) -> bool:
+        if self.session.turn is None:
+            return False
+        self.query_one(Notice).say(t("consult.busy"), "warning")
+        return True
+
+    @work(group="answer")
+    async def _follow(self, updates: AsyncIterator[Update]) -> None:
+        """Show an answer as it comes."""
+        self.query_one(Notice).clear()
+        self._speed_from = None
+        try:
+            async for update in updates:
+                self._show_update(update)
+        except DrkunError as error:
+            self.query_one(Notice).fail(error)
+            last = self.session.last
+            if error.kind == "prompt_too_long" and last is not None:
+                self.query_one(Prompt).replace_text(last.question)
+        finally:
+            self._progress = ""
+            if (last := self.session.last) is not None:
+                self._paint(last)
+            self.refresh_list()
+            self.refresh_bindings()
+
+    def _show_update(self, update: Update) -> None:
+        if isinstance(update, Asked):
+            self.query_one(Transcript).turns_changed()
+            self.query_one(ReasoningPane).show(update.turn)
+            self.refresh_bindings()
+        elif isinstance(update, Unsaved):
+            self.query_one(Notice).fail(update.error)
+        elif isinstance(update, Loading | Restarting | Ready):
+            self.app.show_loading(update)
+        elif (turn := self.session.turn) is not None:
+            now = time.monotonic()
+            if isinstance(update, Delta) and self._speed_from is None:
+                self._speed_from = (now, _generated(turn))
+            if not isinstance(update, Delta) or now - self._painted >= PAINT_EVERY_S:
+                self._paint(turn)
+
+    def _paint(self, turn: Turn) -> None:
+        self._painted = time.monotonic()
+        self.query_one(Transcript).grow(turn)
+        self.query_one(ReasoningPane).grow(turn)
+        self.refresh_status()
+
+    # The panes
+
+    def action_reasoning(self) -> None:
+        """Collapse the reasoning to its title, or show it again."""
+        pane = self.query_one(ReasoningPane)
+        self._set_reasoning("shown" if pane.mode != "shown" else "collapsed")
+
+    def action_hide_reasoning(self) -> None:
+        """Hide the reasoning altogether, or show it again."""
+        pane = self.query_one(ReasoningPane)
+        self._set_reasoning("shown" if pane.mode == "hidden" else "hidden")
+
+    def _set_reasoning(self, mode: Literal["shown", "collapsed", "hidden"]) -> None:
+        self.query_one(ReasoningPane).mode = mode
+        self.app.change_settings(reasoning=mode)
+
+    def action_enlarge(self) -> None:
+        """Give the reasoning the whole width, or give it back."""
+        self.query_one(ReasoningPane).mode = "shown"
+        self.toggle_class("-enlarged")
+
+    @on(Transcript.Chosen)
+    def _chosen(self, event: Transcript.Chosen) -> None:
+        self.query_one(ReasoningPane).show(event.turn)
+
+    def action_choose(self, step: int) -> None:
+        """Show the reasoning of an earlier or later answer."""
+        self.query_one(Transcript).choose(step)
+
+    def action_page(self, direction: int) -> None:
+        """Scroll what has the focus, or the transcript, by a page."""
+        focused = self.focused
+        view = focused if isinstance(focused, LineView) else self.query_one(Transcript)
+        view.scroll_relative(y=direction * max(1, view.size.height - 2), animate=False)
+
+    def action_to_end(self) -> None:
+        """Back to the newest line, and follow it again."""
+        self.query_one(Transcript).scroll_end(animate=False)
+
+    def action_newline(self) -> None:
+        """A new line in the prompt, wherever the focus is."""
+        self.query_one(Prompt).action_newline()
+
+    def action_think(self) -> None:
+        """Let the model reason before it answers, or not."""
+        self.app.change_settings(think=not self.app.settings.think)
+        ready = self.session.engine.ready
+        if ready is not None and not ready.can_toggle_thinking:
+            self.query_one(Notice).say(t("consult.cannot_toggle"), "warning")
+        else:
+            state = "think_on" if self.app.settings.think else "think_off"
+            self.query_one(Notice).say(t(f"consult.{state}"))
+        self.refresh_status()
+
+    def action_copy_answer(self) -> None:
+        """Copy the chosen answer."""
+        turn = self.query_one(Transcript).chosen
+        self._copy(clean(turn.answer).strip() if turn else "", t("consult.copied_answer"))
+
+    def action_copy_code(self) -> None:
+        """Copy the last code block of the chosen answer."""
+        turn = self.query_one(Transcript).chosen
+        blocks = code_blocks(clean(turn.answer)) if turn else []
+        self._copy(blocks[-1] if blocks else "", t("consult.copied_code"))
+
+    def _copy(self, text: str, done: str) -> None:
+        if text:
+            self.app.copy_to_clipboard(text)
+        self.query_one(Notice).say(done if text else t("consult.nothing_to_copy"))
+
+    # Conversations
+
+    def action_new(self) -> None:
+        """Begin a new conversation."""
+        if not self._busy():
+            self.session.conversation = Conversation(id=0)
+            self._editing = False
+            self.show_conversation()
+            self.refresh_list()
+            self.query_one(Notice).clear()
+            self.query_one(Prompt).focus()
+
+    def action_list(self) -> None:
+        """Show or fold the list of conversations."""
+        shown = not self.has_class("-list")
+        self.set_class(shown, "-list")
+        self.app.change_settings(conversation_list=shown)
+        (self.query_one(OptionList) if shown else self.query_one(Prompt)).focus()
+
+    def action_search(self) -> None:
+        """Search in all questions and answers."""
+        self.add_class("-list")
+        self.query_one(ConversationList).focus_search()
+
+    @on(ConversationList.Searched)
+    def _searched(self, event: ConversationList.Searched) -> None:
+        if not event.query:
+            self.refresh_list()
+            return
+        try:
+            self.query_one(ConversationList).show_hits(self.app.store.search(event.query))
+        except DrkunError as error:
+            self.query_one(Notice).fail(error)
+
+    @on(ConversationList.Opened)
+    def _opened(self, event: ConversationList.Opened) -> None:
+        if self._busy():
+            return
+        try:
+            self.session.conversation = self.app.store.load(event.conversation_id)
+        except DrkunError as error:
+            self.query_one(Notice).fail(error)
+            return
+        self._editing = False
+        self.show_conversation()
+        if event.turn_id is not None:
+            self.query_one(Transcript).choose_turn(event.turn_id)
+        if self.has_class("-narrow"):
+            self.remove_class("-list")
+        self.query_one(Prompt).focus()
+
+    @on(ConversationList.DeleteAsked)
+    @work(exit_on_error=False)
+    async def _delete(self, event: ConversationList.DeleteAsked) -> None:
+        if event.conversation_id == self.session.conversation.id and self._busy():
+            return
+        if await self.app.push_screen_wait(Confirm(t("consult.delete_question"))):
+            try:
+                self.app.store.delete_conversation(event.conversation_id)
+            except DrkunError as error:
+                self.query_one(Notice).fail(error)
+            if event.conversation_id == self.session.conversation.id:
+                self.action_new()
+            self.refresh_list()
+
+    @on(ConversationList.Left)
+    def _left_list(self) -> None:
+        if self.has_class("-narrow"):
+            self.remove_class("-list")
+        self.query_one(Prompt).focus()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Offer only what can be done now."""
+        last, answering = self.session.last, self.session.turn is not None
+        if action == "stop":
+            return True if answering or self._editing else None
+        if action == "resume":
+            return not answering and last is not None and last.state in RESUMABLE
+        if action in ("regenerate", "edit"):
+            return True if last is not None and not answering else None
+        return True
+
+
+def _generated(turn: Turn) -> int:
+    return turn.usage.get("thinking_tokens", 0) + turn.usage.get("answer_tokens", 0)
+
+
+def _context_used(turn: Turn | None) -> int:
+    return 0 if turn is None else turn.usage.get("prompt_tokens", 0) + _generated(turn)
+
+
+def _thousands(tokens: int) -> str:
+    return f"{tokens / 1000:.1f}k"

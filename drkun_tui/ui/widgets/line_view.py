@@ -1,0 +1,131 @@
+"""A scrolling view of typeset lines, painted line by line.
+
+Textual's Markdown and Static widgets lay out their whole text again whenever it grows. Here only the
+lines that changed are painted, so that a streaming answer leaves the cores to the model.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from rich.cells import cell_len
+from rich.segment import Segment
+from rich.style import Style
+from textual.binding import Binding, BindingType
+from textual.cache import LRUCache
+from textual.geometry import Region, Size
+from textual.scroll_view import ScrollView
+from textual.selection import Selection
+from textual.strip import Strip
+
+from drkun_tui.ui.typeset.wrap import Line
+
+STYLES = (
+    "strong",
+    "em",
+    "strike",
+    "code",
+    "heading",
+    "quote",
+    "bullet",
+    "link",
+    "dim",
+    "table",
+    "label",
+    "warning",
+    "danger",
+)
+"""Names that a span's style may have; each is a component class ``line--NAME``."""
+
+
+class LineView(ScrollView, can_focus=True):
+    """Shows `lines`, and stays at their end while the reader is there."""
+
+    ALLOW_SELECT = True
+    COMPONENT_CLASSES: ClassVar[set[str]] = {f"line--{name}" for name in STYLES}
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("end,G", "scroll_end", show=False),
+        Binding("home,g", "scroll_home", show=False),
+    ]
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self.lines: list[Line] = []
+        self._strips: LRUCache[int, Strip] = LRUCache(512)
+        self._styles: dict[str, Style] = {}
+
+    @property
+    def at_end(self) -> bool:
+        """Is the last line in sight?"""
+        return self.scroll_offset.y >= self.max_scroll_y
+
+    def lines_changed(self, first: int, *, follow: bool | None = None) -> None:
+        """Paint `lines` from index `first` on; `follow` overrules whether to stay at the end."""
+        follow = self.at_end if follow is None else follow
+        for cached in list(self._strips.keys()):
+            if cached >= first:
+                self._strips.discard(cached)
+        size = Size(self.size.width, len(self.lines))
+        if size != self.virtual_size:
+            self.virtual_size = size
+        top = self.scroll_offset.y
+        if follow and self.max_scroll_y > top:
+            self.scroll_to(y=self.max_scroll_y, animate=False, immediate=True, force=True)
+        elif first < top + self.size.height:
+            row = max(0, first - top)
+            self.refresh(Region(0, row, self.size.width, self.size.height - row))
+
+    def render_line(self, y: int) -> Strip:
+        """One row of the window."""
+        index = self.scroll_offset.y + y
+        width = self.size.width
+        if index >= len(self.lines):
+            return Strip.blank(width, self.rich_style)
+        return self._strip(index).crop_extend(0, width, self.rich_style).apply_offsets(0, index)
+
+    def _strip(self, index: int) -> Strip:
+        selection = self.text_selection
+        if selection is None and (cached := self._strips.get(index)) is not None:
+            return cached
+        segments = [Segment(span.text, self._style(span.style)) for span in self.lines[index]]
+        if selection is not None and (chosen := selection.get_span(index)) is not None:
+            segments = _highlight(segments, *chosen, self.screen.get_component_rich_style("screen--selection"))
+        strip = Strip(segments, sum(cell_len(segment.text) for segment in segments))
+        if selection is None:
+            self._strips[index] = strip
+        return strip
+
+    def _style(self, name: str) -> Style:
+        if name not in self._styles:
+            styled = self.get_component_rich_style(f"line--{name}") if name in STYLES else self.rich_style
+            self._styles[name] = styled
+        return self._styles[name]
+
+    def notify_style_update(self) -> None:
+        """The theme or a class changed."""
+        super().notify_style_update()
+        self._strips.clear()
+        self._styles.clear()
+
+    def get_selection(self, selection: Selection) -> tuple[str, str] | None:
+        """The text that the mouse selected."""
+        text = "\n".join("".join(span.text for span in line) for line in self.lines)
+        return selection.extract(text), "\n"
+
+    def selection_updated(self, selection: Selection | None) -> None:
+        """The mouse selected something else."""
+        self._strips.clear()
+        self.refresh()
+
+
+def _highlight(segments: list[Segment], start: int, end: int, style: Style) -> list[Segment]:
+    """Lay `style` over the characters from `start` to `end`, -1 for the line's end."""
+    out, at = [], 0
+    for text, old, _ in segments:
+        stop = len(text) if end == -1 else end - at
+        left, right = max(0, min(len(text), start - at)), max(0, min(len(text), stop))
+        right = max(left, right)
+        pieces = ((text[:left], old), (text[left:right], (old or Style()) + style), (text[right:], old))
+        out += [Segment(piece, look) for piece, look in pieces if piece]
+        at += len(text)
+    return out

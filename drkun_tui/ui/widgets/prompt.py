@@ -1,0 +1,82 @@
+"""Where the question is typed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from textual.binding import Binding, BindingType
+from textual.message import Message
+from textual.widgets import TextArea
+
+
+class Prompt(TextArea):
+    """Several lines, Enter sends, the arrow keys at its edges walk through earlier questions."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "submit", "keys.send", id="prompt.send", priority=True),
+        Binding(
+            "ctrl+j,shift+enter,alt+enter", "newline", "keys.newline", id="prompt.newline", key_display="^J"
+        ),
+    ]
+
+    @dataclass
+    class Submitted(Message):
+        """A question was sent."""
+
+        text: str
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(
+            id=id, soft_wrap=True, show_line_numbers=False, compact=True, highlight_cursor_line=False
+        )
+        self._history: list[str] = []
+        self._place = 0
+        self._draft = ""
+
+    def remember(self, questions: list[str]) -> None:
+        """Set the earlier questions, newest first."""
+        self._history = questions
+        self._place = 0
+
+    def replace_text(self, text: str) -> None:
+        """Put `text` in, the cursor behind it."""
+        self.text = text
+        self.move_cursor(self.document.end)
+
+    def action_submit(self) -> None:
+        """Send what is typed, if anything is."""
+        if text := self.text.strip():
+            self.post_message(self.Submitted(text))
+
+    def action_newline(self) -> None:
+        """Begin a new line."""
+        self.insert("\n")
+
+    def accepted(self, text: str) -> None:
+        """The question is on its way: clear it, and remember it."""
+        if not self._history or self._history[0] != text:
+            self._history.insert(0, text)
+        self._place = 0
+        self.clear()
+
+    def action_cursor_up(self, select: bool = False) -> None:
+        """Up; from the first line to an older question."""
+        if select or not self.cursor_at_first_line or not self._recall(1):
+            super().action_cursor_up(select)
+
+    def action_cursor_down(self, select: bool = False) -> None:
+        """Down; from the last line to a newer question."""
+        if select or not self.cursor_at_last_line or not self._recall(-1):
+            super().action_cursor_down(select)
+
+    def _recall(self, step: int) -> bool:
+        """Show an older or newer question; place 0 is the draft."""
+        place = self._place + step
+        if not 0 <= place <= len(self._history):
+            return False
+        if self._place == 0:
+            self._draft = self.text
+        self._place = place
+        self.replace_text(self._history[place - 1] if place else self._draft)
+        return True
