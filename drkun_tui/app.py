@@ -25,6 +25,9 @@ from drkun_tui.library.plan import Plan, plan_load
 from drkun_tui.settings import Settings
 from drkun_tui.ui import theme
 from drkun_tui.ui.screens.consult import ConsultScreen
+from drkun_tui.ui.typeset.markdown import render_block
+from drkun_tui.ui.widgets.header import Header
+from drkun_tui.ui.widgets.key_hints import KeyHints
 from drkun_tui.ui.widgets.notice import Notice
 
 
@@ -82,6 +85,8 @@ class DrkunApp(App[None]):
         if self._notice is not None:
             self._fail(self._notice)
         self.load_model()
+        # Imported now, so that the first answer need not wait for it.
+        self.run_worker(lambda: render_block("**", 80), thread=True)
 
     # Settings
 
@@ -167,9 +172,13 @@ class DrkunApp(App[None]):
         if not isinstance(self.screen, HelpScreen):
             self.push_screen(HelpScreen(self.screen))
 
-    def action_press(self, key: str) -> None:
-        """What a click on a key hint does."""
-        self.simulate_key(key)
+    def on_header_went(self, event: Header.Went) -> None:
+        """A place was clicked in the top line."""
+        self.action_go(event.place)
+
+    def on_key_hints_pressed(self, event: KeyHints.Pressed) -> None:
+        """A key was clicked in the bottom line."""
+        self.simulate_key(event.key)
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         """Every action of the screen, by name; then the languages, the themes, and export."""

@@ -139,7 +139,7 @@ def need(shape: Shape, profile: Profile, context: int) -> Need:
     if shape.is_adapter:
         return Need(shape.weight_bytes, 0, 0)
     weights = shape.weight_bytes
-    if not shape.is_gguf:
+    if not shape.is_gguf and shape.parameters:  # unknown where the weights are packed
         weights = shape.parameters * 2
         if profile is Profile.GPU8:
             quantised = shape.parameters - shape.embedding_parameters

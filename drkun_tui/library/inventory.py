@@ -8,16 +8,19 @@ listed and refused.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import itertools
 import math
 import os
 import re
+import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import msgspec
 
@@ -26,7 +29,7 @@ from drkun_tui.errors import EXIT_NO_MODEL, DrkunError
 from drkun_tui.hardware import Hardware
 from drkun_tui.i18n import t
 from drkun_tui.library import gguf
-from drkun_tui.library.fit import Shape, cache_bytes, fit, shape_of
+from drkun_tui.library.fit import Fit, Shape, cache_bytes, fit, shape_of
 from drkun_tui.library.gguf import GgufHeader, Skipped, printable
 from drkun_tui.profiles import Profile
 
@@ -91,14 +94,18 @@ class Model:
             "context_length", "base_model", "complete", "problems", "demonstration",
         )  # fmt: skip
         told = {name: getattr(self, name) for name in fields}
-        told |= {"kind": self.kind.value, "path": str(self.path), "problems": list(self.problems)}
-        return told | {"fits": {p.value: self._fit(p, hardware) for p in _FIT_PROFILES}}
+        told |= {
+            "kind": self.kind.value,
+            "path": os.fsencode(self.path).decode("utf8", "replace"),
+            "problems": list(self.problems),
+        }
+        return told | {"fits": {name: asdict(fits) for name, fits in self.fits(hardware).items()}}
 
-    def _fit(self, profile: Profile, hardware: Hardware) -> dict[str, Any]:
+    def fits(self, hardware: Hardware) -> dict[str, Fit]:
+        """Does it fit, for each of the profiles ``cpu``, ``gpu8`` and ``gpu16``?"""
         if self.shape is None:
-            return {"fits": False, "need_bytes": None, "reason": t("library.unknown_size")}
-        found = fit(self.shape, profile, hardware)
-        return {"fits": found.fits, "need_bytes": found.need_bytes, "reason": found.reason}
+            return {p.value: Fit(False, 0, t("library.unknown_size")) for p in _FIT_PROFILES}
+        return {p.value: fit(self.shape, p, hardware) for p in _FIT_PROFILES}
 
 
 _FIT_PROFILES = (Profile.CPU, Profile.GPU8, Profile.GPU16)
@@ -112,6 +119,11 @@ class Inspection:
     metadata: dict[str, Any]
     """Of a GGUF its header's entries, long arrays as ``{"type", "length"}``; else its configuration."""
     chat_template: str | None
+
+    @property
+    def complete(self) -> bool:
+        """Is the model whole?"""
+        return self.model.complete
 
     def as_dict(self, hardware: Hardware) -> dict[str, Any]:
         """The object of ``drkun inspect --json``."""
@@ -130,7 +142,9 @@ def scan(folders: Iterable[Path]) -> list[Model]:
     seen: set[tuple[int, int]] = set()
     found = [(model, root) for root in folders for model in _scan_folder(root, seen)]
     starters = [model for model, _ in found if model.demonstration]
-    starter = next((model for model in starters if _is_bundled(model.path)), starters[0] if starters else None)
+    starter = next(
+        (model for model in starters if _is_bundled(model.path)), starters[0] if starters else None
+    )
     taken = {"starter"} if starter else set()
     models = []
     for model, root in found:
@@ -160,11 +174,15 @@ def find(name_or_path: str, folders: Iterable[Path]) -> Model:
         if fitting and wanted:
             names = ", ".join(model.name for model in fitting[:5])
             raise _refusal("model_ambiguous", t("library.ambiguous_hint", names=names), name=name_or_path)
-    if wanted and _exists(path := Path(name_or_path).expanduser()):
-        return _at(path)
-    names = {model.name.lower(): model.name for model in models}
-    close = difflib.get_close_matches(wanted[:200], names, n=3, cutoff=0.4)
-    hint = t("library.close_names", names=", ".join(names[name] for name in close)) if close else ""
+    if wanted:
+        path = Path(name_or_path)
+        with contextlib.suppress(RuntimeError):  # ~somebody without a home
+            path = path.expanduser()
+        if _exists(path):
+            return _at(path)
+    known = {model.name.lower(): model.name for model in models}
+    close = difflib.get_close_matches(wanted[:200], known, n=3, cutoff=0.4)
+    hint = t("library.close_names", names=", ".join(known[name] for name in close)) if close else ""
     raise _refusal("model_not_found", hint or t("library.model_not_found_hint"), name=name_or_path)
 
 
@@ -180,17 +198,16 @@ def inspect(path: Path) -> Inspection:
 def details(model: Model) -> Inspection:
     """What the disk says of a model beyond its entry in the list; nothing when it cannot be read."""
     if model.kind in (Kind.GGUF, Kind.GGUF_LORA):
-        if model.error:
+        try:
+            header = _header(model.path)
+        except DrkunError:
             return Inspection(model, {}, None)
-        header = _header(model.path)
         metadata = {printable(key): _plain(value) for key, value in header.metadata.items()}
         return Inspection(model, metadata, header.chat_template or None)
     name = "adapter_config.json" if model.kind is Kind.LORA else "config.json"
     template = _json(model.path / "tokenizer_config.json").get("chat_template")
-    try:
-        template = (model.path / "chat_template.jinja").read_text("utf8", "replace")[:_MAX_JSON]
-    except OSError:
-        pass
+    with contextlib.suppress(OSError):
+        template = _bytes(model.path / "chat_template.jinja").decode("utf8", "replace")
     return Inspection(model, _json(model.path / name), template if isinstance(template, str) else None)
 
 
@@ -205,9 +222,9 @@ def ensure_loadable(model: Model) -> None:
     if model.kind is not Kind.GGUF:
         hint = t("library.model_unusable_hint")
         raise _refusal("model_unusable", hint, name=model.name, reason=t("library.needs_gguf"))
-    if not model.complete:
-        reason = model.problems[0] if model.problems else ""
-        raise _refusal("model_unusable", t("library.gguf_truncated_hint"), name=model.name, reason=reason)
+    if model.problems:
+        hint = t("library.model_unusable_hint")
+        raise _refusal("model_unusable", hint, name=model.name, reason=model.problems[0])
 
 
 def _refusal(kind: str, hint: str, **values: str) -> DrkunError:
@@ -220,9 +237,10 @@ def _refusal(kind: str, hint: str, **values: str) -> DrkunError:
 
 def _scan_folder(root: Path, seen: set[tuple[int, int]]) -> Iterator[Model]:
     """The models in one folder; `seen` holds device and inode of what was already listed."""
+    root = root.absolute()
     for folder, files in _walk(root, seen):
         for model in _in_folder(folder, files, root):
-            if _first_sight(model.path / "config.json" if model.path == folder else model.path, seen):
+            if model.path == folder or _first_sight(model.path, seen):
                 yield model
 
 
@@ -235,7 +253,8 @@ def _walk(root: Path, seen: set[tuple[int, int]]) -> Iterator[tuple[Path, list[s
         if not _first_sight(folder, seen):
             continue
         visited += 1
-        files, below = [], []
+        files: list[str] = []
+        below: list[str] = []
         try:
             with os.scandir(folder) as entries:
                 for entry in entries:
@@ -262,7 +281,10 @@ def _first_sight(path: Path, seen: set[tuple[int, int]]) -> bool:
     except OSError:
         return True
     key = (status.st_dev, status.st_ino)
-    return not (key in seen or seen.add(key))
+    if not status.st_ino or key not in seen:  # some file systems have no inodes; the depth bounds those
+        seen.add(key)
+        return True
+    return False
 
 
 def _in_folder(folder: Path, files: list[str], root: Path) -> Iterator[Model]:
@@ -278,7 +300,11 @@ def _in_folder(folder: Path, files: list[str], root: Path) -> Iterator[Model]:
     shards = [file for file in files if file.endswith(".safetensors") and file != "adapter_model.safetensors"]
     if has & {"adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"}:
         yield _lora(folder, has, shown)
-    elif shards or pickles or ("config.json" in has and not ggufs and _json(folder / "config.json").get("model_type")):
+    elif (
+        shards
+        or pickles
+        or ("config.json" in has and not ggufs and _json(folder / "config.json").get("model_type"))
+    ):
         yield _base(folder, has, shards, pickles, shown)
     for parts in ggufs.values():
         split = _SPLIT.fullmatch(parts[0])
@@ -287,15 +313,16 @@ def _in_folder(folder: Path, files: list[str], root: Path) -> Iterator[Model]:
 
 
 def _relative(path: Path, root: Path) -> str:
-    return printable(path.relative_to(root).as_posix().removeprefix("."))
+    return "" if path == root else printable(path.relative_to(root).as_posix())
 
 
 def _unique(name: str, root: Path, taken: set[str]) -> str:
-    for part in reversed(root.resolve().parts):
+    for part in reversed(root.resolve().parts[1:]):
         if name not in taken:
             return name
         name = f"{printable(part)}/{name}"
-    return next(n for i in range(2, len(taken) + 3) if (n := f"{name}#{i}") not in taken)
+    numbered = (f"{name}#{number}" for number in range(2, len(taken) + 3))
+    return name if name not in taken else next(n for n in numbered if n not in taken)
 
 
 def _is_bundled(path: Path) -> bool:
@@ -314,12 +341,13 @@ def _exists(path: Path) -> bool:
 
 def _at(path: Path) -> Model:
     """The one model at a path: a file, or a folder that holds it."""
+    path = path.absolute()
     if not _exists(path):
         raise _refusal("model_not_found", t("library.model_not_found_hint"), name=str(path))
     if path.is_dir():
-        models = list(_scan_folder(path, set()))
+        models = list(itertools.islice(_scan_folder(path, set()), 5))
         if len(models) > 1:
-            names = ", ".join(model.name for model in models[:5])
+            names = ", ".join(model.name for model in models)
             raise _refusal("model_ambiguous", t("library.ambiguous_hint", names=names), name=str(path))
         if not models:
             raise _refusal("model_not_found", t("library.model_not_found_hint"), name=str(path))
@@ -328,8 +356,10 @@ def _at(path: Path) -> Model:
         return _at(path.parent)
     elif split := _SPLIT.fullmatch(path.name):
         pattern = re.compile(re.escape(split["stem"]) + rf"-\d{{5}}-of-{split['total']}\.gguf", re.IGNORECASE)
-        parts = sorted(file for file in path.parent.iterdir() if pattern.fullmatch(file.name))
-        model = _gguf(parts, printable(split["stem"]))
+        parts = {path}
+        with contextlib.suppress(OSError):
+            parts |= {file for file in path.parent.iterdir() if pattern.fullmatch(file.name)}
+        model = _gguf(sorted(parts), printable(split["stem"]))
     else:
         model = _gguf([path], printable(path.stem))
     return replace(model, name="starter") if model.demonstration and _is_bundled(model.path) else model
@@ -368,9 +398,9 @@ def _gguf(files: list[Path], name: str) -> Model:
             headers.append(_header(file))
             if not headers[-1].complete:
                 gguf.read(file)  # says how much is missing
-        except DrkunError as error:
-            errors.append(error)
-    problems = [error.message for error in errors]
+        except DrkunError as refused:
+            errors.append(refused)
+    problems = [refused.message for refused in errors]
     if (split := _SPLIT.fullmatch(files[0].name)) and len(files) != int(split["total"]):
         problems.append(t("library.parts_missing", have=len(files), total=int(split["total"])))
     size = sum(_size(file) for file in files)
@@ -391,7 +421,6 @@ def _gguf(files: list[Path], name: str) -> Model:
         complete = False
         problems.append(t("library.no_weights"))
     if first.general_type not in ("model", "adapter") or first.architecture == "clip":
-        complete = False
         problems.append(t("library.not_language", type=printable(first.general_type)))
     adapter = first.general_type == "adapter"
     base = first.text("general.base_model.0.repo_url") or first.text("general.base_model.0.name")
@@ -451,6 +480,8 @@ def _base(folder: Path, files: set[str], shards: list[str], pickles: list[str], 
     index = _json(folder / "model.safetensors.index.json").get("weight_map")
     wanted = {file for file in index.values() if isinstance(file, str)} if isinstance(index, dict) else set()
     for shard in shards:
+        if index and shard not in wanted:  # the same weights again, in another layout
+            continue
         weights.add(folder / shard)
         if not wanted and (split := _SPLIT.fullmatch(shard)):
             total = int(split["total"])
@@ -466,13 +497,15 @@ def _base(folder: Path, files: set[str], shards: list[str], pickles: list[str], 
     inner = config.get("text_config")
     text = config | inner if isinstance(inner, dict) else config
     architectures = config.get("architectures")
-    named = architectures[0] if isinstance(architectures, list) and architectures else config.get("model_type")
+    named = (
+        architectures[0] if isinstance(architectures, list) and architectures else config.get("model_type")
+    )
     stored = config.get("quantization_config")
     method = stored.get("quant_method") if isinstance(stored, dict) else None
     hidden, heads = _int(text, "hidden_size"), _int(text, "num_attention_heads")
     head = _int(text, "head_dim") or (hidden // heads if heads else 0)
     layers, kv_heads = _int(text, "num_hidden_layers"), _int(text, "num_key_value_heads") or heads
-    embeddings = _int(text, "vocab_size") * hidden * (1 if text.get("tie_word_embeddings") else 2)
+    embeddings = _int(text, "vocab_size") * hidden * (2 if text.get("tie_word_embeddings") is False else 1)
     # Packed weights hide how many there are; they are loaded as they are stored.
     parameters = 0 if method else weights.parameters
     shape = Shape(
@@ -558,7 +591,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, int], int]:
     """
     elements: dict[str, int] = {}
     end = 0
-    with path.open("rb") as file:
+    with _open(path) as file:
         length = int.from_bytes(file.read(8), "little")
         if not 2 <= length <= _MAX_JSON:
             raise ValueError("header length")
@@ -571,11 +604,22 @@ def _read_safetensors(path: Path) -> tuple[dict[str, int], int]:
     return elements, 8 + length + end
 
 
+def _open(path: Path) -> BinaryIO:
+    """A regular file. Opening a pipe or a device could wait for ever."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError("no regular file")
+    return path.open("rb")
+
+
+def _bytes(path: Path) -> bytes:
+    with _open(path) as file:
+        return file.read(_MAX_JSON)
+
+
 def _json(path: Path) -> dict[str, Any]:
     """A JSON object from a file, empty when there is none to be had."""
     try:
-        with path.open("rb") as file:
-            told = msgspec.json.decode(file.read(_MAX_JSON))
+        told = msgspec.json.decode(_bytes(path))
     except (OSError, ValueError, RecursionError):
         return {}
     return told if isinstance(told, dict) else {}

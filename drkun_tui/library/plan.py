@@ -105,6 +105,11 @@ def _adapter(settings: Settings, model: Model) -> Model | None:
         message = t("plan.no_adapter", name=adapter.name)
         raise DrkunError("adapter_not_usable", message, t("plan.no_adapter_hint"), EXIT_NO_MODEL)
     if adapter.architecture != model.architecture:
-        message = t("plan.mismatch", adapter=adapter.name, theirs=adapter.architecture or "?", ours=model.architecture or "?")
+        message = t(
+            "plan.mismatch",
+            adapter=adapter.name,
+            theirs=adapter.architecture or "?",
+            ours=model.architecture or "?",
+        )
         raise DrkunError("adapter_mismatch", message, t("plan.mismatch_hint"), EXIT_NO_MODEL)
     return adapter

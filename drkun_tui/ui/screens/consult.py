@@ -11,7 +11,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.screen import Screen
-from textual.widgets import OptionList
+from textual.widgets import OptionList, Static
 
 from drkun_tui.consult.conversation import Conversation, State, Turn
 from drkun_tui.consult.session import RESUMABLE, Asked, Session, Unsaved, Update
@@ -83,7 +83,9 @@ class ConsultScreen(Screen[None]):
             yield Transcript(id="transcript")
             yield ReasoningPane(id="reasoning")
         yield Notice()
-        yield Prompt(id="prompt")
+        with Horizontal(id="ask"):
+            yield Static(">", id="caret")
+            yield Prompt(id="prompt")
         yield KeyHints()
 
     def on_mount(self) -> None:
@@ -337,15 +339,19 @@ class ConsultScreen(Screen[None]):
             self.query_one(Prompt).focus()
 
     def action_list(self) -> None:
-        """Show or fold the list of conversations."""
-        shown = not self.has_class("-list")
-        self.set_class(shown, "-list")
-        self.app.change_settings(conversation_list=shown)
+        """Show or fold the list of conversations; on a narrow screen it lies over the transcript."""
+        if self.has_class("-narrow"):
+            shown = not self.has_class("-list-over")
+            self.set_class(shown, "-list-over")
+        else:
+            shown = not self.has_class("-list")
+            self.set_class(shown, "-list")
+            self.app.change_settings(conversation_list=shown)
         (self.query_one(OptionList) if shown else self.query_one(Prompt)).focus()
 
     def action_search(self) -> None:
         """Search in all questions and answers."""
-        self.add_class("-list")
+        self.add_class("-list-over" if self.has_class("-narrow") else "-list")
         self.query_one(ConversationList).focus_search()
 
     @on(ConversationList.Searched)
@@ -371,8 +377,7 @@ class ConsultScreen(Screen[None]):
         self.show_conversation()
         if event.turn_id is not None:
             self.query_one(Transcript).choose_turn(event.turn_id)
-        if self.has_class("-narrow"):
-            self.remove_class("-list")
+        self.remove_class("-list-over")
         self.query_one(Prompt).focus()
 
     @on(ConversationList.DeleteAsked)
@@ -391,8 +396,7 @@ class ConsultScreen(Screen[None]):
 
     @on(ConversationList.Left)
     def _left_list(self) -> None:
-        if self.has_class("-narrow"):
-            self.remove_class("-list")
+        self.remove_class("-list-over")
         self.query_one(Prompt).focus()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from rich.cells import cell_len
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
@@ -12,7 +11,8 @@ from textual.screen import ModalScreen, Screen
 
 from drkun_tui.i18n import t
 from drkun_tui.ui.keys import display
-from drkun_tui.ui.typeset.wrap import Line, Span
+from drkun_tui.ui.table import GAP, cell, fit_columns
+from drkun_tui.ui.typeset.wrap import Line, Span, wrap
 from drkun_tui.ui.widgets.key_hints import KeyHints
 from drkun_tui.ui.widgets.line_view import LineView
 
@@ -34,10 +34,13 @@ class HelpScreen(ModalScreen[None]):
 
     def on_mount(self) -> None:
         """Fill the table."""
+        self.query_one(LineView).focus()
+        self.call_after_refresh(self._fill)
+
+    def _fill(self) -> None:
         view = self.query_one(LineView)
         view.lines = self._lines()
         view.lines_changed(0, follow=False)
-        view.focus()
 
     def _lines(self) -> list[Line]:
         keys: dict[str, tuple[str, list[str]]] = {}
@@ -48,16 +51,22 @@ class HelpScreen(ModalScreen[None]):
                 name = display(binding.key, binding.key_display)
                 if name not in names:
                     names.append(name)
-        shown = [(", ".join(names), description) for description, names in keys.values()]
-        width = max((cell_len(names) for names, _ in shown), default=0)
-        title: Line = (Span(t("help.title"), "heading"),)
+        order = {"prompt": 0, "app": 2}
         rows = [
-            (
-                Span(names + " " * (width - cell_len(names) + 3), "label"),
-                Span(t(description) + "   ", "strong"),
-                Span(t(f"{description}_help"), "dim"),
+            (", ".join(names), t(description), t(f"{description}_help"))
+            for action, (description, names) in sorted(
+                keys.items(), key=lambda item: order.get(item[0].partition(".")[0], 1)
             )
-            for names, description in shown
         ]
-        about = [(Span(line, "dim"),) for line in t("help.about").split("\n")]
-        return [title, (), *rows, (), *about]
+        widths = fit_columns(rows, (24, 24, 100))
+        title: Line = (Span(t("help.title"), "heading"),)
+        lines: list[Line] = [
+            (
+                Span(cell(names, widths[0]) + GAP, "label"),
+                Span(cell(action, widths[1]) + GAP, "strong"),
+                Span(explanation, "dim"),
+            )
+            for names, action, explanation in rows
+        ]
+        about = wrap([Span(t("help.about"), "dim")], max(20, self.query_one(LineView).size.width))
+        return [title, (), *lines, (), *about]

@@ -34,12 +34,9 @@ _INLINE = {"strong_open": "strong", "em_open": "em", "s_open": "strike", "link_o
 _NARROWEST = 4
 """Lists and quotes are not indented where that would leave fewer cells than this."""
 
-_MOST_MARKS = 2000
-"""The parser's time can grow with the square of these: hostile text is shown as it was written."""
-
-_MARK = re.compile(r"[*_~`\[\]<>&\\|]")
 _ENDS_BLANK = re.compile(r"\n *\n\Z")
 _INDENTED_LIST = re.compile(r"\n*( {1,3})(?:[-+*]|\d{1,9}[.)]) ")
+_LANGUAGE = re.compile(r"[\w+#.-]*", re.ASCII)
 _COLUMN_END = re.compile(r"(?<!\\)\|")
 
 
@@ -73,7 +70,7 @@ def code_blocks(text: str) -> list[str]:
 
 
 class _ShownAsWrittenError(Exception):
-    """The parser would lose text, or take too long."""
+    """The parser would lose text."""
 
 
 @cache
@@ -87,8 +84,6 @@ def _parser() -> MarkdownIt:
 def _layout(block: str, width: int) -> list[Line]:
     from markdown_it.tree import SyntaxTreeNode
 
-    if len(_MARK.findall(block)) > _MOST_MARKS:
-        raise _ShownAsWrittenError
     tokens = _parser().parse(block)
     # What is nested deeper than its limit, the parser drops.
     if max((token.level for token in tokens), default=0) >= _parser().options.maxNesting - 1:
@@ -150,7 +145,10 @@ class _Layout:
         return lines if narrow else _prefixed(lines or [()], mark, mark)
 
     def _code(self, node: SyntaxTreeNode, width: int) -> list[Line]:
-        return fold(clean(node.content).rstrip("\n"), width, "code")
+        lines = fold(clean(node.content).rstrip("\n"), width, "code")
+        # The name of a language says nothing that the code does not; a misplaced sentence is text.
+        info = clean(node.info).strip()
+        return lines if _LANGUAGE.fullmatch(info) else wrap([Span(info, "dim")], width) + lines
 
     def _rule(self, _node: SyntaxTreeNode, width: int) -> list[Line]:
         return [(Span("-" * width, "dim"),)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from markdown_it import MarkdownIt
 from markdown_it.common.utils import isMdAsciiPunct, isPunctChar, isWhiteSpace
 from markdown_it.parser_inline import ParserInline
@@ -11,6 +13,11 @@ from markdown_it.token import Token
 from markdown_it.utils import EnvType
 
 from drkun_tui.ui.typeset.cells import width_of
+
+_MARK = re.compile(r"[*_~`\[\]<>&\\]")
+
+_MOST_MARKS = 2000
+"""The time for a paragraph can grow with the square of its marks: beyond this it is plain text."""
 
 
 def make() -> MarkdownIt:
@@ -50,6 +57,9 @@ class _State(StateInline):
 class _Inline(ParserInline):
     def parse(self, src: str, md: MarkdownIt, env: EnvType, tokens: list[Token]) -> list[Token]:
         """As the parent's, with the state above."""
+        if len(_MARK.findall(src)) > _MOST_MARKS:
+            tokens.append(Token("text", "", 0, content=src))
+            return tokens
         state = _State(src, md, env, tokens)
         self.tokenize(state)
         for rule in self.ruler2.getRules(""):

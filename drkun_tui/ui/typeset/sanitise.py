@@ -47,8 +47,8 @@ _DROPPED = (
 _SURROGATE = r"\ud800-\udfff"
 
 _UNWANTED = re.compile(f"[{_DROPPED}{_SURROGATE}{_NEWLINES}\t\r]")
-_RETURNS = re.compile(r"\r+(?=\n|\Z)")
-_LINE_ENDS = re.compile(r"\s*\n\s*")
+# The look behind keeps a long run of them from being tried at every position.
+_RETURNS = re.compile(r"(?<!\r)\r+(?=\n|\Z)")
 
 
 def clean(text: str) -> str:
@@ -68,7 +68,7 @@ def clean(text: str) -> str:
 
 def one_line(text: str, width: int) -> str:
     """The cleaned text on one line of at most ``width`` cells, cut with "…" when it is longer."""
-    line = _LINE_ENDS.sub(" ", clean(text).strip())
+    line = " ".join(filter(None, map(str.strip, clean(text).split("\n"))))
     before = edges(line)
     if before[-1] <= width:
         return line

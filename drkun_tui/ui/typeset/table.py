@@ -59,8 +59,7 @@ def _records(header: Sequence[Cell], rows: Sequence[Sequence[Cell]], width: int)
         if lines:
             lines.append(())
         for key, value in zip_longest(header, row, fillvalue=()):
-            if row and not _cells(value):
-                continue
-            colon = [Span(": ")] if _cells(key) and row else []
-            lines += wrap([*key, *colon, *value], width, 0, hanging)
+            if _cells(key) or _cells(value):
+                colon = [Span(": ")] if _cells(key) and row else []
+                lines += wrap([*key, *colon, *value], width, 0, hanging)
     return lines

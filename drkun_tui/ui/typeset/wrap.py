@@ -32,7 +32,7 @@ Line = tuple[Span, ...]
 # Break places, best first. NEVER lies inside a character and its marks.
 _FREE, _SOFT, _WORD, _NEVER = range(4)
 
-_PUSHED = 8
+_PUSHED = 6
 """So many punctuation marks move to the next line together; a longer run is broken inside."""
 
 _SPACE_RUN = re.compile(f"[{SPACES}]*")

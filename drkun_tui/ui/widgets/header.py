@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 from rich.cells import cell_len
+from rich.style import Style
 from rich.text import Text
+from textual import events
 from textual.app import RenderResult
+from textual.message import Message
 from textual.reactive import reactive
 from textual.widget import Widget
 
@@ -17,7 +23,19 @@ PLACES = ("consult", "models", "settings")
 class Header(Widget):
     """One line; the status gives way from its left when there is little room."""
 
-    COMPONENT_CLASSES = {"header--brand", "header--place", "header--here", "header--status", "header--warning"}
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        "header--brand",
+        "header--place",
+        "header--here",
+        "header--status",
+        "header--warning",
+    }
+
+    @dataclass
+    class Went(Message):
+        """A place was clicked."""
+
+        place: str
 
     here: reactive[str] = reactive("consult")
     status: reactive[tuple[str, ...]] = reactive(())
@@ -34,7 +52,8 @@ class Header(Widget):
             style = "header--here" if place == self.here else "header--place"
             name = f" {t(f'place.{place}')} "
             if line.cell_len + cell_len(name) < width - 24:
-                line.append(name, self.get_component_rich_style(style, partial=True) + _click(place))
+                look = self.get_component_rich_style(style, partial=True)
+                line.append(name, look + Style(meta={"place": place}))
         parts = [*self.status]
         warning = f"{self.warning}   " if self.warning else ""
         room = width - line.cell_len - 2
@@ -49,8 +68,7 @@ class Header(Widget):
         line.append(status, self.get_component_rich_style("header--status", partial=True))
         return line
 
-
-def _click(place: str):  # type: ignore[no-untyped-def]  # a Rich style
-    from rich.style import Style
-
-    return Style.from_meta({"@click": f"app.go('{place}')"})
+    def on_click(self, event: events.Click) -> None:
+        """Go to the place that was clicked."""
+        if place := event.style.meta.get("place"):
+            self.post_message(self.Went(place))

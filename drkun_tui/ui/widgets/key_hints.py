@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from rich.cells import cell_len
+from dataclasses import dataclass
+from typing import ClassVar
+
 from rich.style import Style
 from rich.text import Text
+from textual import events
 from textual.app import RenderResult
+from textual.message import Message
+from textual.screen import ActiveBinding
 from textual.widget import Widget
 
 from drkun_tui.i18n import t
@@ -15,27 +20,41 @@ from drkun_tui.ui.keys import display
 class KeyHints(Widget):
     """Bindings with ``show=True``, in their order, as many as there is room for."""
 
-    COMPONENT_CLASSES = {"key-hints--key", "key-hints--text"}
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"key-hints--key", "key-hints--text"}
+
+    @dataclass
+    class Pressed(Message):
+        """A hint was clicked."""
+
+        key: str
 
     def on_mount(self) -> None:
-        """Follow the bindings, which change with the focus and what is possible."""
+        """Follow the bindings, which change with the focus and with what is possible."""
         self.screen.bindings_updated_signal.subscribe(self, lambda _: self.refresh())
 
     def render(self) -> RenderResult:
         """The line."""
         key_style = self.get_component_rich_style("key-hints--key", partial=True)
         text_style = self.get_component_rich_style("key-hints--text", partial=True)
-        line = Text(" ", no_wrap=True, overflow="crop")
-        seen: set[str] = set()
-        for active in self.screen.active_bindings.values():
+        hints: dict[str, Text] = {}
+        for active in sorted(self.screen.active_bindings.values(), key=self._nearness):
             binding = active.binding
-            if not binding.show or not active.enabled or binding.action in seen:
-                continue
-            seen.add(binding.action)
-            key, text = display(binding.key, binding.key_display), t(binding.description)
-            if line.cell_len + cell_len(key) + cell_len(text) + 4 > self.size.width:
-                break
-            click = Style.from_meta({"@click": f"app.press('{binding.key}')"})
-            line.append(key, key_style + click)
-            line.append(f" {text}   ", text_style + click)
-        return line
+            if binding.show and active.enabled and binding.description not in hints:
+                click = Style(meta={"key": binding.key})
+                hint = Text(display(binding.key, binding.key_display), key_style + click)
+                hints[binding.description] = hint.append(f" {t(binding.description)}", text_style + click)
+        shown = list(hints.values())
+        while len(shown) > 1 and sum(hint.cell_len + 3 for hint in shown) > self.size.width + 1:
+            # The last is the help, which lists all the others.
+            shown.pop(-2)
+        line = Text("   ", no_wrap=True, overflow="crop").join(shown)
+        return Text(" ", no_wrap=True, overflow="crop").append_text(line)
+
+    def _nearness(self, active: ActiveBinding) -> int:
+        """The keys of the focused widget first, then the screen's, then the application's."""
+        return 2 if active.node is self.app else 1 if active.node is self.screen else 0
+
+    def on_click(self, event: events.Click) -> None:
+        """Press the key that was clicked."""
+        if key := event.style.meta.get("key"):
+            self.post_message(self.Pressed(key))

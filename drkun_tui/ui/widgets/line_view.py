@@ -95,11 +95,14 @@ class LineView(ScrollView, can_focus=True):
             self._strips[index] = strip
         return strip
 
-    def _style(self, name: str) -> Style:
-        if name not in self._styles:
-            styled = self.get_component_rich_style(f"line--{name}") if name in STYLES else self.rich_style
-            self._styles[name] = styled
-        return self._styles[name]
+    def _style(self, names: str) -> Style:
+        """A span may have several styles, the outermost first."""
+        if (style := self._styles.get(names)) is None:
+            style = self.rich_style
+            for name in names.split():
+                style += self.get_component_rich_style(f"line--{name}", partial=True)
+            self._styles[names] = style
+        return style
 
     def notify_style_update(self) -> None:
         """The theme or a class changed."""

@@ -30,6 +30,8 @@ LIVE_MARKDOWN = 600
 is shown as plain text until it ends, so that a flush costs the same however long it gets."""
 
 BLANK: Line = ()
+BETWEEN: list[Line] = [BLANK, BLANK]
+"""Between two turns."""
 
 
 class Transcript(LineView):
@@ -83,6 +85,13 @@ class Transcript(LineView):
             return self._turns[self._chosen]
         return self._turns[-1] if self._turns else None
 
+    def choose_turn(self, turn_id: int) -> None:
+        """Choose the answer of this turn, if it is here."""
+        for index, turn in enumerate(self._turns):
+            if turn.id == turn_id:
+                now = len(self._turns) - 1 if self._chosen is None else self._chosen
+                self.choose(index - now)
+
     def choose(self, step: int) -> None:
         """Choose the answer `step` places after the chosen one."""
         if not self._turns:
@@ -106,20 +115,30 @@ class Transcript(LineView):
         self._lay_out(follow=follow)
 
     def _lay_out(self, *, follow: bool) -> None:
-        lines: list[Line] = []
         hidden = len(self._turns) - len(self._typeset)
+        lines: list[Line] = [] if self._turns else self._welcome()
         if hidden:
             lines += [(Span(t("consult.earlier", count=hidden), "dim"),), BLANK]
         for index, typeset in enumerate(self._typeset, start=hidden):
             typeset.chosen = index == self._chosen
-            lines += typeset.lines
+            lines += (BETWEEN if index > hidden else []) + typeset.lines
         self.lines = lines
         self.lines_changed(0, follow=follow)
+
+    def _welcome(self) -> list[Line]:
+        """What to do when nothing has been asked yet."""
+        width = max(1, (self._width or 80) - GUTTER)
+        margin = Span(" " * GUTTER)
+        lines: list[Line] = [BLANK]
+        for text, style in (("title", "heading"), ("how", ""), ("example", "quote"), ("safety", "dim")):
+            wrapped = wrap([Span(t(f"welcome.{text}"), style)], width)
+            lines += [*((margin, *line) for line in wrapped), BLANK]
+        return lines
 
     def _top_of(self, index: int) -> int:
         hidden = len(self._turns) - len(self._typeset)
         before = self._typeset[: max(0, index - hidden)]
-        return (2 if hidden else 0) + sum(len(typeset.lines) for typeset in before)
+        return (2 if hidden else 0) + sum(len(typeset.lines) + len(BETWEEN) for typeset in before)
 
     def retypeset(self) -> None:
         """The language or the width changed."""
@@ -146,15 +165,12 @@ class Transcript(LineView):
         """A click on an answer chooses it."""
         row = self.scroll_offset.y + event.y
         hidden = len(self._turns) - len(self._typeset)
-        top = 2 if hidden else 0
-        for index, typeset in enumerate(self._typeset, start=hidden):
-            if top <= row < top + len(typeset.lines):
-                last = index == len(self._turns) - 1
-                self._chosen = None if last else index
+        for index in range(len(self._turns) - 1, hidden - 1, -1):
+            if self._top_of(index) <= row:
+                self._chosen = None if index == len(self._turns) - 1 else index
                 self._lay_out(follow=False)
                 self.post_message(self.Chosen(self._turns[index]))
                 return
-            top += len(typeset.lines)
 
 
 class TurnLines:
@@ -251,18 +267,19 @@ class TurnLines:
             lines += self._note(t("consult.empty_answer"), "warning")
         if turn.error:
             lines += self._note(clean(turn.error), "danger")
-        lines += self._note(self._origin(), "warning" if turn.demonstration else "dim")
-        return [*lines, BLANK, BLANK]
+        lines += self._indent(wrap(self._origin(), self._inner))
+        return lines
 
-    def _origin(self) -> str:
+    def _origin(self) -> list[Span]:
         turn = self.turn
-        name = one_line(turn.model + (f" + {turn.adapter}" if turn.adapter else ""), 40)
-        parts = [t("consult.demonstration" if turn.demonstration else "consult.by_model"), name]
+        said = t("consult.demonstration" if turn.demonstration else "consult.by_model")
+        parts = [one_line(turn.model + (f" + {turn.adapter}" if turn.adapter else ""), 40)]
         if turn.profile:
             parts.append(t(f"profile.{turn.profile}"))
         if speed := turn.timings.get("decode_tok_s"):
             parts.append(f"{speed:.0f} tok/s")
-        return " · ".join(part for part in parts if part)
+        details = "".join(f"   {part}" for part in parts if part)
+        return [Span(said, "warning" if turn.demonstration else "dim"), Span(details, "dim")]
 
     def _note(self, text: str, style: str) -> list[Line]:
         return self._indent(wrap([Span(text, style)], self._inner))

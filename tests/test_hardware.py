@@ -1,0 +1,256 @@
+"""What the machine has and what this process may use of it, from made-up system files too."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from drkun_tui import hardware, profiles
+from drkun_tui.errors import EXIT_BAD_INPUT, DrkunError
+from drkun_tui.hardware import Gpu, Hardware
+from drkun_tui.profiles import GIB, Profile
+
+CPUINFO = (
+    "processor\t: 0\nmodel name\t: Made Up 9000\nflags\t\t: fpu avx2\n\nprocessor\t: 1\nmodel name\t: Other\n"
+)
+
+
+def put(root: Path, path: str, text: str) -> None:
+    file = root / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A Linux machine of four hardware threads on two cores, 16 GiB, no GPU, no control group."""
+    monkeypatch.setattr(hardware, "SYSTEM", "Linux")
+    monkeypatch.setattr(hardware, "_affinity", lambda: {0, 1, 2, 3})
+    monkeypatch.setattr(hardware, "_nvidia", lambda: ([], "none"))
+    put(tmp_path, "proc/cpuinfo", CPUINFO)
+    put(tmp_path, "proc/meminfo", f"MemTotal: {16 * 1024**2} kB\nMemAvailable: {12 * 1024**2} kB\nOdd line\n")
+    for cpu in range(4):
+        put(tmp_path, f"sys/devices/system/cpu/cpu{cpu}/topology/core_id", f"{cpu // 2}\n")
+        put(tmp_path, f"sys/devices/system/cpu/cpu{cpu}/topology/physical_package_id", "0\n")
+    return tmp_path
+
+
+def test_this_machine() -> None:
+    here = hardware.read()
+    assert here.cpu
+    assert 1 <= here.physical_cores <= here.logical_cores <= (os.cpu_count() or 1)
+    assert 0 < here.ram_available <= here.ram_total
+    assert here.gpus or here.gpu_note
+
+
+def test_looking_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from drkun_tui import hardware, profiles; from drkun_tui.library import inventory;"
+        "hardware.read(); heavy = {'torch', 'transformers', 'llama_cpp', 'numpy', 'gguf', 'textual', 'rich'};"
+        "sys.exit(', '.join(heavy & set(sys.modules)) or 0)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_a_plain_machine(root: Path) -> None:
+    seen = hardware.read(root)
+    assert seen.cpu == "Made Up 9000"
+    assert (seen.physical_cores, seen.logical_cores) == (2, 4)
+    assert (seen.ram_total, seen.ram_available) == (16 * GIB, 12 * GIB)
+    assert seen.gpus == []
+    assert seen.nvidia is None
+
+
+def test_affinity_counts_cores_not_threads(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "_affinity", lambda: {0, 1})
+    seen = hardware.read(root)
+    assert (seen.physical_cores, seen.logical_cores) == (1, 2)
+
+
+def test_without_topology_threads_count_as_cores(root: Path) -> None:
+    for cpu in range(4):
+        (root / f"sys/devices/system/cpu/cpu{cpu}/topology/core_id").unlink()
+    assert hardware.read(root).physical_cores == 4
+
+
+@pytest.mark.parametrize(
+    ("quota", "cores"), [("150000 100000", 1), ("50000 100000", 1), ("max 100000", 2), ("", 2)]
+)
+def test_cpu_quota_of_a_version_2_group(root: Path, quota: str, cores: int) -> None:
+    put(root, "proc/self/cgroup", "0::/a/b\n")
+    put(root, "sys/fs/cgroup/a/cpu.max", quota)
+    assert hardware.read(root).physical_cores == cores
+
+
+def test_memory_limits_of_a_version_2_group_and_those_above(root: Path) -> None:
+    put(root, "proc/self/cgroup", "0::/a/b\n")
+    put(root, "sys/fs/cgroup/a/b/memory.max", "max\n")
+    put(root, "sys/fs/cgroup/a/memory.max", f"{4 * GIB}\n")
+    put(root, "sys/fs/cgroup/a/memory.current", f"{3 * GIB}\n")
+    put(root, "sys/fs/cgroup/a/memory.stat", f"anon 1\ninactive_file {GIB}\nbroken\n")
+    seen = hardware.read(root)
+    assert (seen.ram_total, seen.ram_available) == (4 * GIB, 2 * GIB)
+
+
+def test_limits_of_version_1_groups_seen_from_inside_a_container(root: Path) -> None:
+    # The path is the host's; the container's own files are at the mount's root.
+    put(root, "proc/self/cgroup", "5:cpu,cpuacct:/docker/x\n4:memory:/docker/x\n3:pids:/y\n\nodd\n")
+    put(root, "sys/fs/cgroup/memory/memory.limit_in_bytes", f"{2 * GIB}\n")
+    put(root, "sys/fs/cgroup/memory/memory.usage_in_bytes", f"{GIB}\n")
+    put(root, "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us", "100000\n")
+    put(root, "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us", "100000\n")
+    seen = hardware.read(root)
+    assert (seen.ram_total, seen.ram_available, seen.physical_cores) == (2 * GIB, GIB, 1)
+
+
+def test_unlimited_groups_and_groups_out_of_sight_change_nothing(root: Path) -> None:
+    put(root, "proc/self/cgroup", "4:memory:/../../x\n1:cpu:/\n0::/\n")
+    put(root, "sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n")
+    put(root, "sys/fs/cgroup/memory/memory.usage_in_bytes", "5\n")
+    put(root, "sys/fs/cgroup/cpu/cpu.cfs_quota_us", "-1\n")
+    seen = hardware.read(root)
+    assert (seen.ram_total, seen.ram_available, seen.physical_cores) == (16 * GIB, 12 * GIB, 2)
+
+
+def test_an_amd_gpu(root: Path) -> None:
+    for card, vendor in (("card0", "0x8086"), ("card1", "0x1002")):
+        put(root, f"sys/class/drm/{card}/device/vendor", vendor)
+        put(root, f"sys/class/drm/{card}/device/device", "0x744c")
+        put(root, f"sys/class/drm/{card}/device/mem_info_vram_total", str(8 * GIB))
+        put(root, f"sys/class/drm/{card}/device/mem_info_vram_used", str(GIB))
+    seen = hardware.read(root)
+    assert seen.gpus == [Gpu("AMD GPU 0x744c", 8 * GIB, 7 * GIB, "amdgpu", "amd")]
+    usable, reason = profiles.availability(Profile.GPU8, seen)
+    assert not usable
+    assert "AMD GPU 0x744c" in reason
+
+
+def test_an_arm_machine_and_one_without_cpuinfo(root: Path, tmp_path: Path) -> None:
+    arm = tmp_path / "arm"
+    put(arm, "proc/cpuinfo", "processor: 0\nFeatures: fp asimd\nCPU implementer: 0x41\nCPU part: 0xd0c\n")
+    assert "0x41/0xd0c" in hardware.read(arm).cpu
+    assert hardware.read(tmp_path / "bare").cpu
+    assert hardware.machine_key(arm) != hardware.machine_key(tmp_path / "bare")
+
+
+def test_the_machine_key_depends_on_the_cpu_only(root: Path, tmp_path: Path) -> None:
+    key = hardware.machine_key(root)
+    assert len(key) == 16
+    same = tmp_path / "same"
+    put(same, "proc/cpuinfo", CPUINFO.replace("fpu avx2", "avx2 fpu"))
+    assert hardware.machine_key(same) == key
+    other = tmp_path / "other"
+    put(other, "proc/cpuinfo", CPUINFO.replace("avx2", "amx_tile"))
+    assert hardware.machine_key(other) != key
+
+
+def test_other_systems(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "SYSTEM", "Darwin")
+    monkeypatch.setattr(hardware, "_sysctl", lambda _: "Apple M9")
+    monkeypatch.setattr(platform, "machine", lambda: "arm64")
+    seen = hardware.read(root / "empty")
+    assert seen.cpu == "Apple M9"
+    assert [gpu.vendor for gpu in seen.gpus] == ["apple"]
+    assert seen.physical_cores >= 1
+
+
+class FakeNvml:
+    """NVML as ctypes sees it: two cards, of which the second is lost."""
+
+    def __init__(self, init: int = 0, cards: int = 2) -> None:
+        self.init, self.cards, self.closed = init, cards, False
+        self.nvmlErrorString: Any = lambda _: b"Driver Not Loaded"
+
+    def nvmlInit_v2(self) -> int:  # noqa: N802
+        return self.init
+
+    def nvmlShutdown(self) -> int:  # noqa: N802
+        self.closed = True
+        return 0
+
+    def nvmlSystemGetDriverVersion(self, text: Any, size: int) -> int:  # noqa: N802
+        text.value = b"570.1"
+        return 0
+
+    def nvmlDeviceGetCount_v2(self, count: Any) -> int:  # noqa: N802
+        count._obj.value = self.cards
+        return 0
+
+    def nvmlDeviceGetHandleByIndex_v2(self, index: int, handle: Any) -> int:  # noqa: N802
+        return 15 if index else 0
+
+    def nvmlDeviceGetName(self, handle: Any, text: Any, size: int) -> int:  # noqa: N802
+        text.value = b"NVIDIA Made Up"
+        return 0
+
+    def nvmlDeviceGetMemoryInfo(self, handle: Any, memory: Any) -> int:  # noqa: N802
+        memory._obj.total, memory._obj.free = 24 * GIB, 20 * GIB
+        return 0
+
+
+def test_nvidia_through_nvml(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeNvml()
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: fake)
+    gpus, note = hardware._nvidia()
+    assert gpus == [Gpu("NVIDIA Made Up", 24 * GIB, 20 * GIB, "nvidia 570.1", "nvidia")]
+    assert note == ""
+    assert fake.closed
+
+
+@pytest.mark.parametrize("fake", [FakeNvml(init=9), FakeNvml(cards=0), object()])
+def test_nvml_that_does_not_work_gives_a_reason(monkeypatch: pytest.MonkeyPatch, fake: object) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: fake)
+    gpus, note = hardware._nvidia()
+    assert gpus == []
+    assert note
+
+
+@pytest.mark.gpu
+def test_a_real_nvidia_gpu() -> None:
+    card = hardware.read().nvidia
+    if card is None:
+        pytest.skip("no NVIDIA GPU here")
+    assert 0 < card.free_bytes <= card.total_bytes
+
+
+def machine(*gpus: Gpu, ram: int = 16 * GIB) -> Hardware:
+    return Hardware("cpu", 4, 8, ram, ram, list(gpus), "" if gpus else "No NVIDIA GPU.")
+
+
+CARD = Gpu("NVIDIA Made Up", 24 * GIB, 20 * GIB, "nvidia 570.1", "nvidia")
+
+
+def test_profiles_say_truly_why_they_cannot_be_used() -> None:
+    assert profiles.availability(Profile.CPU, machine())[0]
+    assert profiles.availability(Profile.AUTO, machine(CARD))[0]
+    assert profiles.availability(Profile.GPU8, machine()) == (False, "No NVIDIA GPU.")
+    usable, reason = profiles.availability(Profile.GPU16, machine(CARD))
+    assert not usable
+    assert CARD.name in reason
+    assert "Transformers" in reason
+    assert not profiles.availability(Profile.REMOTE, machine(CARD))[0]
+
+
+def test_choosing_a_profile() -> None:
+    chosen = profiles.choose(Profile.AUTO, machine(CARD))
+    assert chosen.profile is Profile.CPU
+    assert CARD.name in chosen.reason
+    assert profiles.choose(Profile.CPU, machine()).profile is Profile.CPU
+    with pytest.raises(DrkunError) as caught:
+        profiles.choose(Profile.GPU8, machine())
+    assert (caught.value.kind, caught.value.exit_code) == ("profile_unavailable", EXIT_BAD_INPUT)
+
+
+def test_budgets() -> None:
+    assert profiles.budget(Profile.CPU, machine(ram=3 * GIB)) == 3 * GIB
+    assert profiles.budget(Profile.GPU8, machine()) == 7.5 * GIB
+    assert profiles.budget(Profile.GPU16, machine()) == 15 * GIB
+    assert profiles.budget(Profile.GPU8, machine(CARD)) == 20 * GIB
