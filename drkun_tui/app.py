@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -41,8 +42,8 @@ class DrkunApp(App[None]):
     """
 
     TITLE = "Dr. Kun"
-    CSS_PATH: ClassVar[list[str | Path]] = [
-        Path(__file__).parent / "ui" / "styles" / name for name in ("base.tcss", "consult.tcss", "dialogs.tcss")
+    CSS_PATH = [  # noqa: RUF012  # typed by Textual
+        paths.PACKAGE / "ui" / "styles" / name for name in ("base.tcss", "consult.tcss", "dialogs.tcss")
     ]
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f2", "go('consult')", "keys.go_consult", id="app.consult", show=False),
@@ -154,7 +155,7 @@ class DrkunApp(App[None]):
 
     def action_go(self, place: str) -> None:
         """Go to one of the places; imported when first wanted."""
-        while isinstance(self.screen, Screen) and not isinstance(self.screen, ConsultScreen):
+        while not isinstance(self.screen, ConsultScreen):
             self.pop_screen()
         if place == "models":
             from drkun_tui.ui.screens.models import ModelsScreen
@@ -190,7 +191,8 @@ class DrkunApp(App[None]):
                 name = t(binding.description)
                 yield SystemCommand(name, t(f"{binding.description}_help"), self._runner(binding.action))
         for language, name in i18n.LANGUAGES.items():
-            yield SystemCommand(name, t("keys.language_help"), lambda code=language: self.change_language(code))
+            change = partial(self.change_language, language)
+            yield SystemCommand(name, t("keys.language_help"), change)
         yield SystemCommand(t("keys.theme"), t("keys.theme_help"), self.action_change_theme)
         if self.session.conversation.turns:
             yield SystemCommand(t("keys.export"), t("keys.export_help"), self.export_conversation)
@@ -226,7 +228,7 @@ class DrkunApp(App[None]):
         self.store.close()
 
 
-def run(settings: Settings, settings_path: Path, notice: DrkunError | None = None) -> int:
+def run(settings: Settings, settings_path: Path | None, notice: DrkunError | None = None) -> int:
     """Show the application until it is left; the exit code."""
     app = DrkunApp(settings, settings_path, notice)
     app.run()

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from contextlib import suppress
+from typing import TextIO
 
 import msgspec
 
@@ -131,9 +132,9 @@ class Printer:
         elif self.thinking:
             self._write(sys.stderr, "\n")
 
-    def _write(self, stream: object, text: str) -> None:
+    def _write(self, stream: TextIO, text: str) -> None:
         if not self._quiet:
-            print(text, end="", flush=True, file=stream)  # type: ignore[arg-type]
+            print(text, end="", flush=True, file=stream)
 
 
 def _tell(line: str) -> None:

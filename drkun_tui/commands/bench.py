@@ -48,7 +48,8 @@ async def _measure(settings: Settings, plan: Plan, runs: int) -> dict[str, objec
             return {}
         prefill = [await _prefill(engine, settings, ready.context_length, run) for run in range(runs)]
         answers = [
-            await _ask(engine, settings, QUESTION, max_tokens=ANSWER_TOKENS, seed=seed) for seed in range(runs)
+            await _ask(engine, settings, QUESTION, max_tokens=ANSWER_TOKENS, seed=seed)
+            for seed in range(runs)
         ]
         return {
             "model": plan.model.name,
@@ -72,16 +73,17 @@ async def _prefill(engine: EngineClient, settings: Settings, context: int, run: 
     """Evaluate a long prompt that shares no beginning with the one before it."""
     wanted = min(PROMPT_TOKENS, context // 2)
     text = f"{run}. " + QUESTION * (1 + wanted // 16)
-    # About one token for each Chinese character or two; cut by what the first try counts.
-    finished = await _ask(engine, settings, text[: wanted * 2], max_tokens=1, seed=0)
-    return finished
+    # Chinese medical text has about one and a half characters a token.
+    return await _ask(engine, settings, text[: int(wanted * 1.5)], max_tokens=1, seed=0)
 
 
 def _evaluated(finished: Finished) -> int:
     return finished.usage.prompt_tokens - finished.usage.reused_tokens
 
 
-async def _ask(engine: EngineClient, settings: Settings, text: str, *, max_tokens: int, seed: int) -> Finished:
+async def _ask(
+    engine: EngineClient, settings: Settings, text: str, *, max_tokens: int, seed: int
+) -> Finished:
     sampling = msgspec.structs.replace(settings.sampling, max_tokens=max_tokens, seed=seed)
     request = Generate(id=0, messages=[ChatMessage("user", text)], sampling=sampling, think=settings.think)
     finished: Finished | None = None

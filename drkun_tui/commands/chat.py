@@ -12,7 +12,7 @@ from drkun_tui.i18n import set_language, t
 from drkun_tui.settings import Settings, load
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(_: argparse.Namespace) -> int:
     """Open the chat screen on the terminal."""
     # Textual paints on standard error.
     if not all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):

@@ -39,7 +39,15 @@ class Finding:
 
 def run(arguments: argparse.Namespace) -> int:
     """Report; the exit code says whether the bundled model answers."""
-    findings = [_settings(), *_machine(), *_packages(), *_disk(), _terminal(), *_profiles(), asyncio.run(_engine())]
+    findings = [
+        _settings(),
+        *_machine(),
+        *_packages(),
+        *_disk(),
+        _terminal(),
+        *_profiles(),
+        asyncio.run(_engine()),
+    ]
     failed = any(finding.state == "failed" for finding in findings)
     if arguments.json:
         print(json.dumps({"ok": not failed, "findings": [asdict(f) for f in findings]}, ensure_ascii=False))

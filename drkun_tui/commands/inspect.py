@@ -18,7 +18,7 @@ def run(arguments: argparse.Namespace) -> int:
     own = settings.load(paths.settings_file())
     set_language(own.language)
     found = inventory.find(arguments.model, folders(own))
-    model = inventory.inspect(found.path)
+    model = inventory.details(found)
     facts = model.as_dict(hardware.read())
     if arguments.json:
         print(json.dumps(facts, ensure_ascii=False))

@@ -23,7 +23,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({"models": [model.as_dict(machine) for model in models]}, ensure_ascii=False))
         return EXIT_DONE
-    titles = [t(f"models.column_{name}") for name in ("name", "kind", "quantization", "size", "context", "fits")]
+    titles = [
+        t(f"models.column_{name}") for name in ("name", "kind", "quantization", "size", "context", "fits")
+    ]
     rows = [titles]
     for model in models:
         if model.problems:
@@ -43,7 +45,10 @@ def run(arguments: argparse.Namespace) -> int:
         )
     widths = fit_columns(rows, (60, 12, 12, 10, 10, 80))
     for row in rows:
-        cells = [cell(text, width, right=column in (3, 4)) for column, (text, width) in enumerate(zip(row, widths, strict=True))]
+        cells = [
+            cell(text, width, right=column in (3, 4))
+            for column, (text, width) in enumerate(zip(row, widths, strict=True))
+        ]
         print(GAP.join(cells).rstrip())
     if not models:
         print(t("models.none", folder=str(paths.model_store())))

@@ -11,9 +11,9 @@ import functools
 import re
 import tomllib
 import unicodedata
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 
 from drkun_tui.i18n import catalogue
@@ -46,6 +46,7 @@ class _Flag:
     within: int
     strict: bool
     unless: list[str]
+    yet: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +74,13 @@ def red_flags(text: str) -> list[str]:
                     break
         return found
 
+    def holds_any(terms: list[str]) -> bool:
+        return any(patterns.terms[term].search(folded) for term in terms)
+
     def is_raised(flag: _Flag) -> bool:
         if is_general and not flag.strict:
             return False
-        if any(patterns.terms[term].search(folded) for term in flag.unless):
+        if holds_any(flag.unless) and not holds_any(flag.yet):
             return False
         return any(_meet([hits(term, flag.strict) for term in rule], flag.within) for rule in flag.rules)
 
@@ -104,10 +108,14 @@ def _fold(text: str, simplified: dict[int, str]) -> str:
     return _SPACES.sub(" ", _SPACE_BESIDE_CHINESE.sub("", text.replace("’", "'")))
 
 
-def _is_called_off(text: str, start: int, end: int, context: dict[str, re.Pattern[str]], *, strict: bool) -> bool:
+def _is_called_off(
+    text: str, start: int, end: int, context: dict[str, re.Pattern[str]], *, strict: bool
+) -> bool:
     """Whether the words at `start` are negated, or (for flags that are not strict) past or supposed."""
     from_here = max(0, start - _LONGEST_CLAUSE)
-    clause = text[max([from_here, *(text.rfind(mark, from_here, start) + 1 for mark in _CLAUSE_ENDS)]) : start]
+    clause = text[
+        max([from_here, *(text.rfind(mark, from_here, start) + 1 for mark in _CLAUSE_ENDS)]) : start
+    ]
     # An English enumeration goes on over commas: no fever, cough or chest pain.
     if context["negated"].search(clause) or context["negated"].search(text[from_here:start]):
         return True
@@ -117,12 +125,18 @@ def _is_called_off(text: str, start: int, end: int, context: dict[str, re.Patter
 
 
 def _meet(found: list[list[tuple[int, int]]], within: int) -> bool:
-    """Whether one hit of each term can be found with at most `within` characters between any two."""
-    if len(found) == 1:
-        return bool(found[0])
-    return any(
-        max(start for start, _ in hits) - min(end for _, end in hits) <= within for hits in product(*found)
-    )
+    """Whether one hit of each term can be found with at most `within` characters between the outer two."""
+    starts = [[start for start, _ in hits] for hits in found]
+
+    def follow(start: int, end: int) -> bool:
+        """Whether every term has a hit from `start` on that begins soon enough after `end`."""
+        for of_term in starts:
+            place = bisect_left(of_term, start)
+            if place == len(of_term) or of_term[place] - end > within:
+                return False
+        return True
+
+    return any(follow(start, end) for hits in found for start, end in hits)
 
 
 @functools.cache
@@ -135,12 +149,14 @@ def _patterns() -> _Patterns:
             flag.get("within", 0),
             flag.get("strict", False),
             flag.get("unless", []),
+            flag.get("yet", []),
         )
         for flag in raw["flag"]
     ]
     terms = {name: _compile(term["zh"], term["en"]) for name, term in raw["terms"].items()}
     context = {name: re.compile("|".join(f"(?:{p})" for p in ps)) for name, ps in raw["context"].items()}
-    return _Patterns(flags, terms, context, str.maketrans(raw["traditional"], raw["simplified"]))  # type: ignore
+    simplified = str.maketrans(dict(zip(raw["traditional"], raw["simplified"], strict=True)))
+    return _Patterns(flags, terms, context, simplified)
 
 
 def _compile(chinese: list[str], english: list[str]) -> re.Pattern[str]:

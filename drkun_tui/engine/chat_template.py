@@ -27,6 +27,17 @@ CHATML = (
 
 _SENTINEL = "Dr-Kun-was-here"
 
+_RENDER_ERRORS = (
+    jinja2.TemplateError,
+    TypeError,
+    ValueError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    RecursionError,
+)
+"""What a template's own mistakes raise while it renders."""
+
 
 class ChatTemplate:
     """Renders conversations to prompts.
@@ -69,12 +80,11 @@ class ChatTemplate:
         different next questions are rendered and their common beginning is taken.
         """
         one, other = (
-            self._render(
-                [*messages, ChatMessage("user", text)], think=think, add_generation_prompt=False
-            )
+            self._render([*messages, ChatMessage("user", text)], think=think, add_generation_prompt=False)
             for text in ("1", "2")
         )
-        return os.path.commonprefix([one, other])
+        # Character by character is what is wanted here.
+        return os.path.commonprefix([one, other])  # noqa: RUF071
 
     def between_turns(self) -> str:
         """What stands between the end of an answer and the next question's text."""
@@ -101,7 +111,7 @@ class ChatTemplate:
                 enable_thinking=think,
                 **self._tokens,
             )
-        except (jinja2.TemplateError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RecursionError) as error:
+        except _RENDER_ERRORS as error:
             raise EngineError("template_refused", reason=_reason(error)) from error
 
 

@@ -9,10 +9,10 @@ import msgspec
 
 from drkun_tui import hardware, paths, profiles
 from drkun_tui.engine.protocol import Load
-from drkun_tui.errors import EXIT_BAD_INPUT, EXIT_NO_MODEL, DrkunError
+from drkun_tui.errors import EXIT_NO_MODEL, DrkunError
 from drkun_tui.i18n import t
-from drkun_tui.library import fit, gguf, inventory
-from drkun_tui.library.inventory import Model
+from drkun_tui.library import fit, inventory
+from drkun_tui.library.inventory import Kind, Model
 from drkun_tui.profiles import Profile
 from drkun_tui.settings import Settings
 
@@ -43,7 +43,7 @@ def folders(settings: Settings) -> list[Path]:
 
 def loadable(model: Model) -> bool:
     """Can an engine of this program load it as it is?"""
-    return model.kind == "gguf" and model.complete
+    return model.kind is Kind.GGUF and not model.problems
 
 
 def plan_load(settings: Settings, *, fall_back: bool = False) -> Plan:
@@ -69,11 +69,12 @@ def plan_load(settings: Settings, *, fall_back: bool = False) -> Plan:
 def _plan(settings: Settings) -> Plan:
     machine = hardware.read()
     choice = profiles.choose(Profile(settings.profile), machine)
-    model = _usable(inventory.find(settings.model, folders(settings)))
-    header = gguf.read(Path(model.path))
+    model = inventory.find(settings.model, folders(settings))
+    inventory.ensure_loadable(model)
     adapter = _adapter(settings, model)
-    context = fit.context_for(header, machine.ram_available, settings.context_length or None)
-    memory = fit.fit(fit.shape_of(header), choice.profile, machine, context.tokens)
+    shape = model.shape or fit.Shape(weight_bytes=model.size_bytes)
+    context = fit.context_for(shape, machine.ram_available, settings.context_length or None)
+    memory = fit.fit(shape, choice.profile, machine, context.tokens)
     return Plan(
         model=model,
         adapter=adapter,
@@ -89,19 +90,11 @@ def _plan(settings: Settings) -> Plan:
     )
 
 
-def _usable(model: Model) -> Model:
-    if not loadable(model):
-        problem = model.problems[0] if model.problems else t("models.not_loadable")
-        message = t("plan.not_usable", name=model.name, problem=problem)
-        raise DrkunError("model_not_usable", message, t("plan.not_usable_hint"), EXIT_NO_MODEL)
-    return model
-
-
 def _adapter(settings: Settings, model: Model) -> Model | None:
     if not settings.adapter:
         return None
     adapter = inventory.find(settings.adapter, folders(settings))
-    if adapter.kind != "gguf-lora" or not adapter.complete:
+    if adapter.kind is not Kind.GGUF_LORA or adapter.problems:
         message = t("plan.no_adapter", name=adapter.name)
         raise DrkunError("adapter_not_usable", message, t("plan.no_adapter_hint"), EXIT_NO_MODEL)
     if adapter.architecture != model.architecture:

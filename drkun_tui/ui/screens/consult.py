@@ -42,8 +42,8 @@ class ConsultScreen(Screen[None]):
     """See the module."""
 
     app: DrkunApp
-    HORIZONTAL_BREAKPOINTS: ClassVar[list[tuple[int, str]]] = [(0, "-narrow"), (100, "-wide")]
-    VERTICAL_BREAKPOINTS: ClassVar[list[tuple[int, str]]] = [(0, "-short"), (14, "-tall")]
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]
+    VERTICAL_BREAKPOINTS = [(0, "-short"), (14, "-tall")]
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "stop", "keys.stop", id="consult.stop"),
         Binding("ctrl+j", "newline", "keys.newline", id="consult.newline"),
@@ -164,9 +164,7 @@ class ConsultScreen(Screen[None]):
         settings = self.app.settings
         if self._editing:
             self._editing = False
-            self._follow(
-                self.session.ask_again(event.text, sampling=settings.sampling, think=settings.think)
-            )
+            self._follow(self.session.ask_again(event.text, sampling=settings.sampling, think=settings.think))
         else:
             self._follow(
                 self.session.ask(
@@ -399,7 +397,7 @@ class ConsultScreen(Screen[None]):
         self.remove_class("-list-over")
         self.query_one(Prompt).focus()
 
-    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
         """Offer only what can be done now."""
         last, answering = self.session.last, self.session.turn is not None
         if action == "stop":

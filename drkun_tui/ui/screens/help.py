@@ -20,7 +20,9 @@ from drkun_tui.ui.widgets.line_view import LineView
 class HelpScreen(ModalScreen[None]):
     """Reads the bindings as they are now, so a key that was mapped anew is shown where it is."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,f1", "app.pop_screen", "keys.close", id="help.close")]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,q,f1", "app.pop_screen", "keys.close", id="help.close")
+    ]
 
     def __init__(self, about: Screen[Any]) -> None:
         super().__init__()

@@ -37,7 +37,7 @@ class ModelsScreen(Screen[None]):
     """A table of models over the profiles; details of the highlighted model beside it."""
 
     app: DrkunApp
-    HORIZONTAL_BREAKPOINTS: ClassVar[list[tuple[int, str]]] = [(0, "-narrow"), (100, "-wide")]
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "use", "keys.use", id="models.use"),
         Binding("tab", "app.focus_next", "keys.switch", id="models.switch"),
@@ -80,7 +80,9 @@ class ModelsScreen(Screen[None]):
         self._show_models()
 
     def _show_models(self) -> None:
-        names = [t(f"models.column_{name}") for name in ("name", "kind", "quantization", "size", "context", "fits")]
+        names = [
+            t(f"models.column_{name}") for name in ("name", "kind", "quantization", "size", "context", "fits")
+        ]
         rows = [self._row(model) for model in self._models]
         widths = fit_columns([names, *rows], (40, 12, 12, 10, 10, 24))
         right = (False, False, False, True, True, False)
@@ -112,7 +114,14 @@ class ModelsScreen(Screen[None]):
             state = t("models.fits_yes" if fits.fits else "models.fits_no", need=size(fits.need_bytes))
         kind = t(f"models.kind_{model.kind.replace('-', '_')}")
         context = f"{model.context_length}" if model.context_length else ""
-        return [one_line(model.name, 60), kind, model.quantization or "", size(model.size_bytes), context, state]
+        return [
+            one_line(model.name, 60),
+            kind,
+            model.quantization or "",
+            size(model.size_bytes),
+            context,
+            state,
+        ]
 
     def _show_profiles(self) -> None:
         listing = self.query_one("#profiles", OptionList)
@@ -141,12 +150,16 @@ class ModelsScreen(Screen[None]):
         width = max(len(cell(label, 0)) for label, _ in facts) or 12
         for label, value in facts:
             if value:
-                text.append(cell(label, max(10, width)) + GAP, "not bold dim").append(f"{clean(value)}\n", "not bold")
+                text.append(cell(label, max(10, width)) + GAP, "not bold dim").append(
+                    f"{clean(value)}\n", "not bold"
+                )
         text.append("\n")
         for problem in model.problems:
             text.append(f"! {clean(problem)}\n", "not bold")
         for profile, fit in model.fits(machine).items():
-            text.append(cell(t(f"profile.{profile}"), 10) + GAP, "not bold dim").append(f"{fit.reason}\n", "not bold")
+            text.append(cell(t(f"profile.{profile}"), 10) + GAP, "not bold dim").append(
+                f"{fit.reason}\n", "not bold"
+            )
         text.append("\n" + clean(str(model.path)), "not bold dim")
         self.query_one("#details", Static).update(text)
 

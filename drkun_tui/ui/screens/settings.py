@@ -156,7 +156,7 @@ class SettingsScreen(Screen[None]):
                 self._set(row, key)
         else:
             value = await self.app.push_screen_wait(AskText(self._label(row), row.value))
-            if value is not None:
+            if value != row.value:
                 self._set(row, value.strip())
 
     def action_reset(self) -> None:
@@ -222,8 +222,8 @@ def _checked(settings: Settings, row: Row, value: str) -> dict[str, Any]:
     return {row.name: plain}
 
 
-class AskText(ModalScreen[str | None]):
-    """One line of text; None when it was left with Escape."""
+class AskText(ModalScreen[str]):
+    """One line of text; the old one when it was left with Escape."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "leave", "keys.leave", id="ask.leave")]
 
@@ -244,7 +244,7 @@ class AskText(ModalScreen[str | None]):
 
     def action_leave(self) -> None:
         """Change nothing."""
-        self.dismiss(None)
+        self.dismiss(self._value)
 
 
 class AskKey(ModalScreen[str]):

@@ -9,8 +9,8 @@ from rich.style import Style
 from rich.text import Text
 from textual import events
 from textual.app import RenderResult
+from textual.binding import ActiveBinding
 from textual.message import Message
-from textual.screen import ActiveBinding
 from textual.widget import Widget
 
 from drkun_tui.i18n import t

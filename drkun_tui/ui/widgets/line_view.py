@@ -89,7 +89,9 @@ class LineView(ScrollView, can_focus=True):
             return cached
         segments = [Segment(span.text, self._style(span.style)) for span in self.lines[index]]
         if selection is not None and (chosen := selection.get_span(index)) is not None:
-            segments = _highlight(segments, *chosen, self.screen.get_component_rich_style("screen--selection"))
+            segments = _highlight(
+                segments, *chosen, self.screen.get_component_rich_style("screen--selection")
+            )
         strip = Strip(segments, sum(cell_len(segment.text) for segment in segments))
         if selection is None:
             self._strips[index] = strip
@@ -115,7 +117,7 @@ class LineView(ScrollView, can_focus=True):
         text = "\n".join("".join(span.text for span in line) for line in self.lines)
         return selection.extract(text), "\n"
 
-    def selection_updated(self, selection: Selection | None) -> None:
+    def selection_updated(self, selection: Selection | None) -> None:  # noqa: ARG002
         """The mouse selected something else."""
         self._strips.clear()
         self.refresh()

@@ -145,7 +145,7 @@ class Transcript(LineView):
         follow = self.at_end
         self._typeset_last(len(self._typeset), follow=follow)
 
-    def on_resize(self, event: events.Resize) -> None:
+    def on_resize(self) -> None:
         """Break the lines anew when the width changed."""
         if self.size.width != self._width:
             self._width = self.size.width
