@@ -16,6 +16,7 @@ from textual.screen import Screen
 
 from drkun_tui import i18n, paths
 from drkun_tui import settings as settings_file
+from drkun_tui.consult import safety
 from drkun_tui.consult.session import Session
 from drkun_tui.consult.store import Store
 from drkun_tui.engine.client import EngineClient, Restarting
@@ -86,8 +87,7 @@ class DrkunApp(App[None]):
         if self._notice is not None:
             self._fail(self._notice)
         self.load_model()
-        # Imported now, so that the first answer need not wait for it.
-        self.run_worker(lambda: render_block("**", 80), thread=True)
+        self.run_worker(_warm_up, thread=True)
 
     # Settings
 
@@ -226,6 +226,12 @@ class DrkunApp(App[None]):
         """The terminal may also go away."""
         await self.session.close()
         self.store.close()
+
+
+def _warm_up() -> None:
+    """Import and compile now what the first question would otherwise wait for."""
+    render_block("**", 80)
+    safety.red_flags("-")
 
 
 def run(settings: Settings, settings_path: Path | None, notice: DrkunError | None = None) -> int:

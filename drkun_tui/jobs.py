@@ -97,7 +97,9 @@ class Job(Generic[EventT]):
         """
         if self._process is None or self._process.stdout is None:
             return None
-        if line := await self._process.stdout.readline():
+        line = await self._process.stdout.readline()
+        # A child that was killed while it wrote leaves a torn last line.
+        if line.endswith(b"\n"):
             return self._decode(line)
         await self._process.wait()
         return None

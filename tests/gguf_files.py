@@ -6,7 +6,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from drkun_tui.library.gguf import TENSOR_TYPES
+from drkun_tui.library.gguf_types import TENSOR_TYPES
 
 Scalar = bool | int | float | str
 Entry = Scalar | Sequence[Scalar]

@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from drkun_tui import paths
 from drkun_tui.errors import EXIT_NO_MODEL, DrkunError
 from drkun_tui.library import gguf
-from drkun_tui.library.gguf import Skipped
+from drkun_tui.library.gguf_header import Skipped
+from drkun_tui.library.gguf_types import TENSOR_TYPES
+from drkun_tui.library.printable import printable
 from tests import gguf_files
 
 
@@ -63,7 +65,7 @@ def test_tensor_types_are_those_of_the_installed_llama_cpp() -> None:
     ggml.ggml_type_name.restype = ctypes.c_char_p
     ggml.ggml_blck_size.restype = ctypes.c_int64
     ggml.ggml_type_size.restype = ctypes.c_size_t
-    for number, (name, block, size) in gguf.TENSOR_TYPES.items():
+    for number, (name, block, size) in TENSOR_TYPES.items():
         assert ggml.ggml_type_name(number).decode().upper() == name
         assert (ggml.ggml_blck_size(number), ggml.ggml_type_size(number)) == (block, size)
 
@@ -259,8 +261,8 @@ def test_names_are_fit_for_a_screen(tmp_path: Path) -> None:
     path.write_text("no model")
     message = refusal(path).message
     assert message.isprintable()
-    assert gguf.printable("a\udcffb") == "a\N{REPLACEMENT CHARACTER}b"
-    assert gguf.printable("医" * 500, 10) == "医" * 9 + "…"
+    assert printable("a\udcffb") == "a\N{REPLACEMENT CHARACTER}b"
+    assert printable("医" * 500, 10) == "医" * 9 + "…"
 
 
 WHOLE = gguf_files.header(gguf_files.metadata(scores=[0.5] * 20, deep=[1] * 2000))[0] + bytes(8448)

@@ -14,7 +14,7 @@ import pytest
 from drkun_tui import hardware, paths
 from drkun_tui.errors import EXIT_NO_MODEL, DrkunError
 from drkun_tui.library import inventory
-from drkun_tui.library.inventory import Kind, Model
+from drkun_tui.library.model import Kind, Model
 from tests import gguf_files
 
 CONFIG = {

@@ -8,7 +8,7 @@ import json
 from drkun_tui import hardware, paths, settings
 from drkun_tui.errors import EXIT_DONE, EXIT_NO_MODEL
 from drkun_tui.i18n import set_language
-from drkun_tui.library import inventory
+from drkun_tui.library import inspection, inventory
 from drkun_tui.library.plan import folders
 from drkun_tui.ui.typeset.sanitise import clean
 
@@ -18,7 +18,7 @@ def run(arguments: argparse.Namespace) -> int:
     own = settings.load(paths.settings_file())
     set_language(own.language)
     found = inventory.find(arguments.model, folders(own))
-    model = inventory.details(found)
+    model = inspection.details(found)
     facts = model.as_dict(hardware.read())
     if arguments.json:
         print(json.dumps(facts, ensure_ascii=False))

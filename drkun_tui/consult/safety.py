@@ -29,8 +29,9 @@ _MOST_HITS = 200
 """Of one term: a question that repeats a word ten thousand times is no richer in signs."""
 
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufe00-\ufe0f\ufeff]+")
-_SPACE_BESIDE_CHINESE = re.compile(r"(?<=[\u3000-\u9fff,!?;:])[ \t]+|[ \t]+(?=[\u3000-\u9fff])")
 _SPACES = re.compile(r"[ \t\r]+")
+_SPACE_BESIDE_CHINESE = re.compile(r"(?<=[\u3000-\u9fff]) | (?=[\u3000-\u9fff])")
+_WRAPPED_LINE = re.compile(r"(?<=[a-z,]) ?\n(?=[a-z])")
 
 _SHORTHAND = {
     "~~": "[^,.!?;:。\n不没无未]{0,9}",
@@ -105,7 +106,8 @@ def advice(flags: Sequence[str], language: str) -> str:
 def _fold(text: str, simplified: dict[int, str]) -> str:
     """`text` in half width, lower case and simplified characters, without spaces in its Chinese."""
     text = unicodedata.normalize("NFKC", _INVISIBLE.sub("", text)).lower().translate(simplified)
-    return _SPACES.sub(" ", _SPACE_BESIDE_CHINESE.sub("", text.replace("’", "'")))
+    text = _SPACES.sub(" ", text.replace("’", "'"))
+    return _WRAPPED_LINE.sub(" ", _SPACE_BESIDE_CHINESE.sub("", text))
 
 
 def _is_called_off(

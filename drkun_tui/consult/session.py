@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 
 import msgspec
 
@@ -58,6 +59,8 @@ class Session:
         """The turn that is being answered."""
         self._stop = asyncio.Event()
         self._engine_in_use = asyncio.Lock()
+        self._unwritten: dict[tuple[str, int], Callable[[], None]] = {}
+        """What the store could not take yet, oldest first."""
 
     @property
     def last(self) -> Turn | None:
@@ -85,6 +88,10 @@ class Session:
         Raises:
             DrkunError: no answer, or only part of one; the turn says which.
         """
+        # A paste or an argument can hold half a character, which no pipe and no file takes.
+        question = question.encode("utf8", "replace").decode("utf8")
+        if not self.conversation.turns and self.conversation.id == 0:
+            self.conversation.system = system
         turn = Turn(
             # Stands for "not in the store".
             id=-1 - len(self.conversation.turns),
@@ -96,7 +103,7 @@ class Session:
         )
         self._name_model(turn)
         # A full disk must not keep anyone from asking.
-        error = await self._keep_new(turn, system)
+        error = await self._save(turn)
         self.conversation.turns.append(turn)
         self.turn = turn
         yield Asked(turn)
@@ -113,10 +120,12 @@ class Session:
     ) -> AsyncIterator[Update]:
         """Replace the last turn: the same question for another answer, or an edited one."""
         if (last := self.last) is not None:
-            if last.id > 0:
-                await asyncio.to_thread(self.store.supersede, last.id)
+            # What cannot be written now is written with the new turn, which says so if it fails again.
+            await self._write(("superseded", id(last)), partial(self._supersede, last))
             self.conversation.turns.remove(last)
-        async for update in self.ask(question, sampling=sampling, think=think):
+        async for update in self.ask(
+            question, sampling=sampling, think=think, system=self.conversation.system
+        ):
             yield update
 
     async def resume(self) -> AsyncIterator[Update]:
@@ -163,10 +172,17 @@ class Session:
                 if not self.engine.loaded and self.plan is not None:
                     async for progress in self.engine.load(self.plan.load):
                         yield progress
+                        if self._stop.is_set() and not self.engine.loaded:
+                            await self.engine.close()
+                            return
+                if self._stop.is_set():
+                    return
                 self._name_model(turn)
                 async for event in self.engine.generate(request):
-                    await self._apply(turn, event, before)
+                    error = await self._apply(turn, event, before)
                     yield event
+                    if error:
+                        yield Unsaved(error)
                     if self._stop.is_set():
                         self.engine.cancel()
                     if time.monotonic() - saved >= SAVE_EVERY_S:
@@ -176,8 +192,9 @@ class Session:
             finally:
                 self._engine_in_use.release()
         except DrkunError as error:
-            turn.state = State.INTERRUPTED if turn.reasoning or turn.answer else State.FAILED
-            turn.error = error.message
+            if turn.state is State.STREAMING:
+                turn.state = State.INTERRUPTED if turn.reasoning or turn.answer else State.FAILED
+                turn.error = error.message
             raise
         finally:
             if turn.state is State.STREAMING:
@@ -191,22 +208,28 @@ class Session:
         """Wait for a load that is under way; False when the answer is stopped before its end."""
         acquire = asyncio.ensure_future(self._engine_in_use.acquire())
         stop = asyncio.ensure_future(self._stop.wait())
-        await asyncio.wait({acquire, stop}, return_when=asyncio.FIRST_COMPLETED)
-        stop.cancel()
-        if not acquire.done():
+        try:
+            await asyncio.wait({acquire, stop}, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            if acquire.done():
+                self._engine_in_use.release()
+            raise
+        finally:
+            stop.cancel()
             acquire.cancel()
-            return False
-        return True
+        return acquire.done()
 
-    async def _apply(self, turn: Turn, event: Started | Delta | Finished, before: dict[str, int]) -> None:
+    async def _apply(
+        self, turn: Turn, event: Started | Delta | Finished, before: dict[str, int]
+    ) -> DrkunError | None:
         if isinstance(event, Started):
             turn.sampling["seed"] = event.seed
             turn.usage["prompt_tokens"] = event.prompt_tokens
             turn.usage["reused_tokens"] = event.reused_tokens
-            if event.dropped_messages:
-                await self._forget(turn, event.dropped_messages)
+            error = await self._forget(turn, event.dropped_messages) if event.dropped_messages else None
             turn.dropped_turns = self.conversation.context_start
-        elif isinstance(event, Delta):
+            return error
+        if isinstance(event, Delta):
             if event.reclassify:
                 turn.reasoning += turn.answer
                 turn.answer = ""
@@ -218,32 +241,58 @@ class Session:
             turn.state = _ENDS[event.finish_reason]
             turn.thinking_truncated = event.thinking_truncated
             turn.timings = msgspec.to_builtins(event.timings)
+        return None
 
-    async def _forget(self, turn: Turn, messages: int) -> None:
+    async def _forget(self, turn: Turn, messages: int) -> DrkunError | None:
         """The oldest turns no longer fit the context, nor will they next time."""
         remembered = prompts.remembered(self.conversation, turn)
         first = remembered[messages // 2] if messages // 2 < len(remembered) else turn
-        self.conversation.context_start = self.conversation.turns.index(first)
-        await asyncio.to_thread(
-            self.store.set_context_start, self.conversation.id, self.conversation.context_start
+        conversation = self.conversation
+        conversation.context_start = conversation.turns.index(first)
+        return await self._write(
+            ("context", id(conversation)),
+            lambda: self.store.set_context_start(conversation.id, conversation.context_start),
         )
 
     # Keeping it
 
-    async def _keep_new(self, turn: Turn, system: str) -> DrkunError | None:
+    async def _save(self, turn: Turn) -> DrkunError | None:
+        return await self._write(("turn", id(turn)), partial(self._keep, self.conversation, turn))
+
+    async def _write(self, key: tuple[str, int], write: Callable[[], None]) -> DrkunError | None:
+        """Write to the store, in order after everything that it could not take before."""
+        self._unwritten.setdefault(key, write)
         try:
-            await asyncio.to_thread(self._add, turn, system)
+            await asyncio.to_thread(self._write_all)
         except DrkunError as error:
             return error
         return None
 
-    def _add(self, turn: Turn, system: str) -> None:
-        if self.conversation.id == 0:
-            made = self.store.create_conversation(system)
-            made.turns = self.conversation.turns
-            self.conversation = made
-        turn.conversation_id = self.conversation.id
-        turn.id = self.store.add_turn(turn)
+    def _write_all(self) -> None:
+        for key, write in list(self._unwritten.items()):
+            try:
+                write()
+            except DrkunError as error:
+                if error.kind == "store_missing":
+                    # Deleted in another window; trying again would hold up everything after it.
+                    self._unwritten.pop(key, None)
+                raise
+            self._unwritten.pop(key, None)
+
+    def _keep(self, conversation: Conversation, turn: Turn) -> None:
+        if conversation.id == 0:
+            made = self.store.create_conversation(conversation.system)
+            conversation.id = made.id
+            conversation.created_at, conversation.updated_at = made.created_at, made.updated_at
+        if turn.id < 0:
+            turn.conversation_id = conversation.id
+            turn.id = self.store.add_turn(turn)
+        else:
+            self.store.save(turn)
+
+    def _supersede(self, turn: Turn) -> None:
+        if turn.id > 0:
+            self.store.supersede(turn.id)
 
     def _name_model(self, turn: Turn) -> None:
         """Which model answers is known for sure once it is loaded."""
@@ -251,11 +300,3 @@ class Session:
             turn.model, turn.profile, turn.engine = plan.model.name, str(plan.profile), plan.load.engine
             turn.adapter = plan.adapter.name if plan.adapter else None
             turn.demonstration = plan.model.demonstration
-
-    async def _save(self, turn: Turn) -> DrkunError | None:
-        try:
-            if turn.id > 0:
-                await asyncio.to_thread(self.store.save, turn)
-        except DrkunError as error:
-            return error
-        return None

@@ -12,12 +12,14 @@ import os.path
 from typing import Any, NoReturn
 
 import jinja2
-from jinja2.ext import loopcontrols
+from jinja2 import nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from drkun_tui.engine.base import EngineError
 from drkun_tui.engine.protocol import ChatMessage, Partial
-from drkun_tui.engine.thinking import Start, start_state
+from drkun_tui.engine.thinking import SPELLINGS, Start, opened_by, start_state
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -26,6 +28,30 @@ CHATML = (
 """For files that bring no template."""
 
 _SENTINEL = "Dr-Kun-was-here"
+
+_FAULTS = (
+    jinja2.TemplateError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RecursionError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+)
+"""What parsing or rendering a stranger's template can raise."""
+
+
+class _Generation(Extension):
+    """Hugging Face's ``{% generation %}`` marks what is trained on; here its body stands as it is."""
+
+    tags = {"generation"}  # noqa: RUF012  # as the base class has it
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
 
 _RENDER_ERRORS = (
     jinja2.TemplateError,
@@ -53,14 +79,14 @@ class ChatTemplate:
 
     def __init__(self, source: str, bos: str = "", eos: str = "") -> None:
         environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
+            trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _Generation]
         )
         environment.filters["tojson"] = _to_json
         environment.globals["raise_exception"] = _raise_exception
         environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
         try:
             self._template = environment.from_string(source)
-        except jinja2.TemplateError as error:
+        except _FAULTS as error:
             raise EngineError("template_broken", reason=_reason(error)) from error
         self._tokens = {"bos_token": bos, "eos_token": eos}
         self.can_toggle_thinking = "enable_thinking" in source
@@ -120,10 +146,11 @@ def carry_on(prompt: str, partial: Partial | None) -> str:
     if partial is None:
         return ""
     start = start_state(prompt)
-    if start is Start.CLOSED or not partial.thinking:
+    if start is Start.CLOSED or (start is Start.FRESH and not partial.thinking):
         return partial.answer
-    opened = "" if start is Start.OPEN else "<think>\n"
-    closed = f"\n</think>\n\n{partial.answer}" if partial.answer else ""
+    spelling = opened_by(prompt) or SPELLINGS[0]
+    opened = "" if start is Start.OPEN else f"{spelling.open}\n"
+    closed = f"\n{spelling.close}\n\n{partial.answer}" if partial.answer else ""
     return opened + partial.thinking + closed
 
 

@@ -52,7 +52,6 @@ class EngineClient:
         self._log = log
         self._machine_memory = machine_memory
         self._job: Job[Event] | None = None
-        self._request: Load | None = None
         self._numbers = itertools.count(1)
         self._current: int | None = None
         self.ready: Ready | None = None
@@ -89,7 +88,6 @@ class EngineClient:
     async def _load_once(self, request: Load) -> AsyncIterator[Loading | Ready]:
         """As `load`; ends without `Ready` when the engine crashed and safe mode may help."""
         self._job = job = Job(HOST, protocol.decode_event, self._log)
-        self._request = request
         try:
             await job.start()
         except OSError as error:
@@ -108,7 +106,7 @@ class EngineClient:
             elif event is None:
                 if job.crashed and not request.safe_mode:
                     return
-                raise self._died("died_loading")
+                raise self._died(job, "died_loading")
 
     async def generate(self, request: Generate) -> AsyncIterator[Started | Delta | Finished]:
         """Ask; the last event is `Finished`. The request's id is set here.
@@ -116,28 +114,36 @@ class EngineClient:
         Raises:
             DrkunError: the prompt does not fit, or the engine died (``kind`` is ``engine_died``).
         """
-        if self._job is None or self.ready is None:
+        # Both are kept here: `close` may take them away in the middle.
+        job, ready = self._job, self.ready
+        if job is None or ready is None:
             raise _error("no_model")
         number = next(self._numbers)
         self._current = number
-        self._job.send(protocol.encode(msgspec.structs.replace(request, id=number)))
+        job.send(protocol.encode(msgspec.structs.replace(request, id=number)))
         try:
             while True:
-                event = await self._job.next_event()
+                event = await job.next_event()
                 if event is None:
-                    if self._job.crashed and not self.ready.safe_mode:
+                    self._current = None
+                    if job.crashed and not ready.safe_mode:
                         safe_mode.remember(self._machine_memory)
-                    raise self._died("engine_died")
+                    raise self._died(job, "engine_died")
                 # A generation that was left before its end may still have events in the pipe.
                 if isinstance(event, Loading | Ready) or event.id != number:
                     continue
+                if isinstance(event, Failed | Finished):
+                    self._current = None
                 if isinstance(event, Failed):
                     raise _error(event.kind, **event.values)
                 yield event
                 if isinstance(event, Finished):
                     return
         finally:
-            self._current = None
+            # Nobody wants the rest of an answer that is left before its end.
+            if self._current == number:
+                job.send(protocol.encode(Cancel(number)))
+                self._current = None
 
     def cancel(self) -> None:
         """Stop the generation that runs, if one does."""
@@ -150,10 +156,10 @@ class EngineClient:
         if job is not None:
             await job.close()
 
-    def _died(self, kind: str) -> DrkunError:
-        how = ended_by(self._job.exit_code if self._job else None)
-        self._job, self.ready = None, None
-        return _error(kind, how=how, log=str(self._log))
+    def _died(self, job: Job[Event], kind: str) -> DrkunError:
+        if self._job is job:
+            self._job, self.ready = None, None
+        return _error(kind, how=ended_by(job.exit_code), log=str(self._log))
 
 
 def _error(kind: str, **values: str | int) -> DrkunError:

@@ -54,13 +54,16 @@ class Host:
 
     def read(self, lines: BinaryIO) -> None:
         """Take requests until the input ends, then end the process, whatever it is doing."""
-        for line in lines:
-            request = protocol.decode_request(line)
-            if isinstance(request, Cancel):
-                self._cancelled.add(request.id)
-            else:
-                self._requests.put(request)
-        os._exit(0)
+        try:
+            for line in lines:
+                request = protocol.decode_request(line)
+                if isinstance(request, Cancel):
+                    self._cancelled.add(request.id)
+                else:
+                    self._requests.put(request)
+        finally:
+            # Also where a request cannot be read: a process that hears nothing would stay for ever.
+            os._exit(0)
 
     def serve(self) -> None:
         """Answer requests one after the other."""
@@ -127,6 +130,8 @@ class Answer:
         self._prompt = prompt
         self._splitter = Splitter(start_state(prompt.opening), opened_by(prompt.opening))
         self._splitter.feed(prompt.carried)
+        # What it holds back for now was part of the partial answer already.
+        self._splitter.finish()
         self._emit(
             Started(
                 id=self._request.id,

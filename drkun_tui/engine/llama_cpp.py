@@ -20,6 +20,7 @@ import llama_cpp as binding
 from drkun_tui.engine import context
 from drkun_tui.engine.base import Emit, EngineError, Prompt, Stopping, Tokens
 from drkun_tui.engine.chat_template import CHATML, ChatTemplate, carry_on
+from drkun_tui.engine.pace import Pace
 from drkun_tui.engine.protocol import ChatMessage, Generate, Load, Loading, Ready
 from drkun_tui.engine.thinking import SPELLINGS
 from drkun_tui.sampling import Sampling
@@ -65,6 +66,8 @@ class LlamaCpp:
         self._context = self._make_context(request)
         self._memory = binding.llama_get_memory(self._context)
         self._n_ctx = int(binding.llama_n_ctx(self._context))
+        self._threads = request.threads
+        self._pace = Pace(request.threads)
         if request.adapter:
             self._attach(request.adapter, request.adapter_scale)
         source = binding.llama_model_chat_template(self._model, None)
@@ -126,6 +129,9 @@ class LlamaCpp:
         if not self._evaluate(self._prompt[prompt.reused_tokens :]):
             return "cancelled"
         sampler = self._sampler(request.sampling, prompt.seed)
+        # The repeat penalty goes on where the partial answer left it.
+        for token in self._tokenize(prompt.carried)[-PENALTY_LAST_N:]:
+            binding.llama_sampler_accept(sampler, token)
         try:
             return (yield from self._decode(sampler, request.sampling.max_tokens))
         finally:
@@ -222,9 +228,7 @@ class LlamaCpp:
     def _token_bytes(self, token: int) -> bytes:
         # Control tokens are never text, unless they spell a reasoning tag.
         special = token in self._shown
-        length = binding.llama_token_to_piece(
-            self._vocab, token, self._piece, len(self._piece), 0, special
-        )
+        length = binding.llama_token_to_piece(self._vocab, token, self._piece, len(self._piece), 0, special)
         return self._piece.raw[:length] if length > 0 else b""
 
     def _meta(self, key: str) -> str:
@@ -294,7 +298,10 @@ class LlamaCpp:
             began = time.perf_counter()
             if not self._step([token]):
                 return "cancelled"
-            if not watched and time.perf_counter() - began > SLOW_STEP_S:
+            took = time.perf_counter() - began
+            if self._pace.step(took):
+                binding.llama_set_n_threads(self._context, self._pace.threads, self._threads)
+            if not watched and took > SLOW_STEP_S:
                 watched = True
                 self._watch(True)
         return "length"

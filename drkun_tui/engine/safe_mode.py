@@ -49,5 +49,5 @@ def remember(memory: Path) -> None:
 def _read(memory: Path) -> _Machine:
     try:
         return msgspec.json.decode(memory.read_bytes(), type=_Machine)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, ValueError):  # msgspec's errors are ValueErrors, and so is text that is no UTF-8
         return _Machine()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from drkun_tui.hardware import Hardware
 from drkun_tui.i18n import t
-from drkun_tui.library.gguf import GgufHeader
+from drkun_tui.library.gguf_header import GgufHeader
 from drkun_tui.profiles import CLASS_BYTES, Profile, budget
 
 DEFAULT_CONTEXT = 8192

@@ -1,4 +1,4 @@
-"""Reads the header of a GGUF file: what the model is, how big, how it was quantised.
+"""Reads the header of a GGUF file.
 
 Follows the GGUF specification (ggml's ``docs/gguf.md``), versions 2 and 3, little endian, as strictly
 as llama.cpp's own loader. A header is a stranger's data: every count, length and offset is bounded
@@ -12,14 +12,14 @@ import math
 import os
 import stat
 import struct
-import unicodedata
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO
 
 from drkun_tui.errors import EXIT_NO_MODEL, DrkunError
 from drkun_tui.i18n import t
+from drkun_tui.library.gguf_header import GgufHeader, Skipped, Value
+from drkun_tui.library.gguf_types import TENSOR_TYPES
+from drkun_tui.library.printable import printable
 
 MAX_ENTRIES = 65_536
 """Most metadata entries, and most tensors; the largest models known have a few thousand."""
@@ -54,190 +54,6 @@ _NUMBERS = {
     for number, code in enumerate("BbHhIif?")
 } | {10: _U64, 11: struct.Struct("<q"), 12: struct.Struct("<d")}  # fmt: skip
 
-# Number: name, weights in a block, bytes of a block. Read out of libggml with ggml_blck_size() and
-# ggml_type_size(); a test compares them with the installed library.
-TENSOR_TYPES: dict[int, tuple[str, int, int]] = {
-    0: ("F32", 1, 4), 1: ("F16", 1, 2), 2: ("Q4_0", 32, 18), 3: ("Q4_1", 32, 20),
-    6: ("Q5_0", 32, 22), 7: ("Q5_1", 32, 24), 8: ("Q8_0", 32, 34), 9: ("Q8_1", 32, 36),
-    10: ("Q2_K", 256, 84), 11: ("Q3_K", 256, 110), 12: ("Q4_K", 256, 144), 13: ("Q5_K", 256, 176),
-    14: ("Q6_K", 256, 210), 15: ("Q8_K", 256, 292), 16: ("IQ2_XXS", 256, 66), 17: ("IQ2_XS", 256, 74),
-    18: ("IQ3_XXS", 256, 98), 19: ("IQ1_S", 256, 50), 20: ("IQ4_NL", 32, 18), 21: ("IQ3_S", 256, 110),
-    22: ("IQ2_S", 256, 82), 23: ("IQ4_XS", 256, 136), 24: ("I8", 1, 1), 25: ("I16", 1, 2),
-    26: ("I32", 1, 4), 27: ("I64", 1, 8), 28: ("F64", 1, 8), 29: ("IQ1_M", 256, 56),
-    30: ("BF16", 1, 2), 34: ("TQ1_0", 256, 54), 35: ("TQ2_0", 256, 66), 39: ("MXFP4", 32, 17),
-    40: ("NVFP4", 64, 36), 41: ("Q1_0", 128, 18), 42: ("Q2_0", 64, 18),
-}  # fmt: skip
-
-# ``general.file_type``, llama.cpp's enum llama_ftype.
-FILE_TYPES: dict[int, str] = {
-    0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K",
-    11: "Q3_K_S", 12: "Q3_K_M", 13: "Q3_K_L", 14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S", 17: "Q5_K_M",
-    18: "Q6_K", 19: "IQ2_XXS", 20: "IQ2_XS", 21: "Q2_K_S", 22: "IQ3_XS", 23: "IQ3_XXS", 24: "IQ1_S",
-    25: "IQ4_NL", 26: "IQ3_S", 27: "IQ3_M", 28: "IQ2_S", 29: "IQ2_M", 30: "IQ4_XS", 31: "IQ1_M",
-    32: "BF16", 36: "TQ1_0", 37: "TQ2_0", 38: "MXFP4_MOE", 39: "NVFP4", 40: "Q1_0", 41: "Q2_0",
-}  # fmt: skip
-
-_GUESSED = 1024
-"""Flag in ``general.file_type``: derived, not declared."""
-
-
-@dataclass(frozen=True, slots=True)
-class Skipped:
-    """Stands for a value that was stepped over.
-
-    Args:
-        kind: what it was.
-        length: elements of an array, bytes of a text.
-    """
-
-    kind: Literal["text", "strings", "numbers"]
-    length: int
-
-
-Scalar = bool | int | float | str
-Value = Scalar | tuple[Scalar, ...] | Skipped
-
-
-@dataclass(frozen=True, slots=True)
-class GgufHeader:
-    """What a GGUF file says of itself. Sizes are in bytes; unknown numbers are None, texts "".
-
-    Texts are the file's own: pass them through `printable` before they reach a screen.
-    """
-
-    version: int
-    metadata: Mapping[str, Value] = field(repr=False)
-    tensor_count: int
-    tensor_bytes: int
-    """All tensors, without the padding between them."""
-    type_bytes: Mapping[str, int]
-    """Of `tensor_bytes`, how many each tensor type has."""
-    parameters: int
-    """Elements of all tensors."""
-    data_offset: int
-    """Where the tensors begin."""
-    expected_size: int
-    """The smallest file that holds every tensor."""
-    file_size: int
-
-    @property
-    def complete(self) -> bool:
-        """Does the file hold every tensor?"""
-        return self.file_size >= self.expected_size
-
-    def text(self, key: str) -> str:
-        """A metadata text, "" when there is none."""
-        value = self.metadata.get(key)
-        return value if isinstance(value, str) else ""
-
-    def number(self, key: str) -> int | None:
-        """A metadata integer that is not negative; of one for each layer, the largest."""
-        return max(self._numbers(key), default=None)
-
-    def _numbers(self, key: str) -> tuple[int, ...]:
-        value = self.metadata.get(key)
-        values = value if isinstance(value, tuple) else (value,)
-        return tuple(n for n in values if isinstance(n, int) and not isinstance(n, bool) and n >= 0)
-
-    def _of_architecture(self, key: str) -> int | None:
-        return self.number(f"{self.architecture}.{key}")
-
-    @property
-    def architecture(self) -> str:
-        """E.g. ``"qwen3"``."""
-        return self.text("general.architecture")
-
-    @property
-    def name(self) -> str:
-        """The name that its makers gave it."""
-        return self.text("general.name")
-
-    @property
-    def general_type(self) -> str:
-        """``"model"``, ``"adapter"``, ``"mmproj"``…; files of before this key are models."""
-        return self.text("general.type") or "model"
-
-    @property
-    def size_label(self) -> str:
-        """E.g. ``"4B"``."""
-        return self.text("general.size_label")
-
-    @property
-    def chat_template(self) -> str:
-        """The template's source, Jinja."""
-        return self.text("tokenizer.chat_template")
-
-    @property
-    def quantization(self) -> str:
-        """E.g. ``"Q4_K_M"``: as declared, else the tensor type that has the most bytes."""
-        declared = self.number("general.file_type")
-        if declared is not None and (name := FILE_TYPES.get(declared & ~_GUESSED)):
-            return name
-        return max(self.type_bytes, key=lambda name: self.type_bytes[name], default="")
-
-    @property
-    def context_length(self) -> int | None:
-        """Tokens that it was trained for."""
-        return self._of_architecture("context_length")
-
-    @property
-    def block_count(self) -> int | None:
-        """Layers."""
-        return self._of_architecture("block_count")
-
-    @property
-    def embedding_length(self) -> int | None:
-        """Width of the residual stream."""
-        return self._of_architecture("embedding_length")
-
-    @property
-    def feed_forward_length(self) -> int | None:
-        """Width inside the MLP."""
-        return self._of_architecture("feed_forward_length")
-
-    @property
-    def head_count(self) -> int | None:
-        """Query heads of a layer, of the largest where they differ."""
-        return self._of_architecture("attention.head_count")
-
-    @property
-    def head_count_kv(self) -> int | None:
-        """Key-value heads of a layer, of the largest where they differ; by default `head_count`."""
-        declared = self._of_architecture("attention.head_count_kv")
-        return self.head_count if declared is None else declared
-
-    @property
-    def kv_heads_in_all(self) -> int | None:
-        """Key-value heads of all layers together."""
-        each = self._numbers(f"{self.architecture}.attention.head_count_kv")
-        if self.block_count is None or self.head_count_kv is None:
-            return None
-        return sum(each) if len(each) > 1 else self.block_count * self.head_count_kv
-
-    @property
-    def key_length(self) -> int | None:
-        """Elements of one head's key; by default embedding / heads."""
-        return self._head_length("attention.key_length")
-
-    @property
-    def value_length(self) -> int | None:
-        """Elements of one head's value; by default embedding / heads."""
-        return self._head_length("attention.value_length")
-
-    def _head_length(self, key: str) -> int | None:
-        declared = self._of_architecture(key)
-        if declared is None and self.embedding_length and self.head_count:
-            return self.embedding_length // self.head_count
-        return declared
-
-    @property
-    def vocabulary(self) -> int | None:
-        """Tokens in the vocabulary."""
-        tokens = self.metadata.get("tokenizer.ggml.tokens")
-        if isinstance(tokens, Skipped):
-            return tokens.length
-        return len(tokens) if isinstance(tokens, tuple) else self._of_architecture("vocab_size")
-
 
 def read(path: Path, *, partial: bool = False) -> GgufHeader:
     """Read the header of one file.
@@ -268,18 +84,6 @@ def read(path: Path, *, partial: bool = False) -> GgufHeader:
     if not header.complete and not partial:
         raise _error("truncated", name, have=header.file_size, need=header.expected_size)
     return header
-
-
-def printable(text: str, limit: int = 200) -> str:
-    """`text` on one line, fit for a screen: control, bidirectional-override and other invisible
-    characters become "\N{REPLACEMENT CHARACTER}", and what is longer than `limit` is cut."""
-    shown = "".join(
-        "\N{REPLACEMENT CHARACTER}" if unicodedata.category(c) in _UNSHOWN else c for c in text[: limit + 1]
-    )
-    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
-
-
-_UNSHOWN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 
 def _error(kind: str, name: str, **values: str | int) -> DrkunError:

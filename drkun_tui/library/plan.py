@@ -12,7 +12,7 @@ from drkun_tui.engine.protocol import Load
 from drkun_tui.errors import EXIT_NO_MODEL, DrkunError
 from drkun_tui.i18n import t
 from drkun_tui.library import fit, inventory
-from drkun_tui.library.inventory import Kind, Model
+from drkun_tui.library.model import Kind, Model
 from drkun_tui.profiles import Profile
 from drkun_tui.settings import Settings
 

@@ -18,7 +18,7 @@ from textual.widgets.option_list import Option
 from drkun_tui import hardware, paths, profiles
 from drkun_tui.i18n import t
 from drkun_tui.library import inventory
-from drkun_tui.library.inventory import Model
+from drkun_tui.library.model import Model
 from drkun_tui.library.plan import folders, loadable
 from drkun_tui.profiles import Profile
 from drkun_tui.ui.table import GAP, cell, fit_columns, size

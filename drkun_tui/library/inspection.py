@@ -1,0 +1,63 @@
+"""All that the disk says of one model, beyond its entry in the list."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from drkun_tui.errors import DrkunError
+from drkun_tui.hardware import Hardware
+from drkun_tui.library.files import read_bytes, read_json
+from drkun_tui.library.gguf_header import Skipped, Value
+from drkun_tui.library.gguf_model import header_of
+from drkun_tui.library.model import Kind, Model
+from drkun_tui.library.printable import printable
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """All that the disk says of one model."""
+
+    model: Model
+    metadata: dict[str, Any]
+    """Of a GGUF its header's entries, long arrays as ``{"type", "length"}``; else its configuration."""
+    chat_template: str | None
+
+    @property
+    def complete(self) -> bool:
+        """Is the model whole?"""
+        return self.model.complete
+
+    def as_dict(self, hardware: Hardware) -> dict[str, Any]:
+        """The object of ``drkun inspect --json``."""
+        return self.model.as_dict(hardware) | {
+            "metadata": self.metadata,
+            "chat_template": self.chat_template,
+        }
+
+
+def details(model: Model) -> Inspection:
+    """What the disk says of a model beyond its entry in the list; nothing when it cannot be read."""
+    if model.kind in (Kind.GGUF, Kind.GGUF_LORA):
+        try:
+            header = header_of(model.path)
+        except DrkunError:
+            return Inspection(model, {}, None)
+        metadata = {printable(key): _plain(value) for key, value in header.metadata.items()}
+        return Inspection(model, metadata, header.chat_template or None)
+    name = "adapter_config.json" if model.kind is Kind.LORA else "config.json"
+    template = read_json(model.path / "tokenizer_config.json").get("chat_template")
+    with contextlib.suppress(OSError):
+        template = read_bytes(model.path / "chat_template.jinja").decode("utf8", "replace")
+    return Inspection(model, read_json(model.path / name), template if isinstance(template, str) else None)
+
+
+def _plain(value: Value) -> Any:
+    """A metadata value as JSON can hold it."""
+    if isinstance(value, Skipped):
+        return {"type": value.kind, "length": value.length}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

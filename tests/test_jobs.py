@@ -1,0 +1,291 @@
+"""Child processes: their events, their ends, and that none is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from drkun_tui.engine import client, protocol
+from drkun_tui.engine.protocol import Event, Failed, Finished, Generate, Load, Loading, Ready
+from drkun_tui.jobs import Job, ended_by
+from drkun_tui.paths import starter
+from tests.conftest import GREEDY, MakeChild, has_ended, user, wait_until
+
+ECHO = """
+import sys
+for line in sys.stdin:
+    print("heard", line.strip(), flush=True)
+sys.exit(3)
+"""
+
+
+def job(module: str, home: Path, *args: str) -> Job[str]:
+    return Job(module, lambda line: line.decode().strip(), home / "logs" / "child.log", args)
+
+
+async def test_events_come_in_order_and_the_exit_code_is_known_at_the_end(home: Path, child: MakeChild) -> None:
+    source = """
+        import sys
+        print(*sys.argv[1:], sep="\\n")
+        print("to the log", file=sys.stderr)
+        sys.exit(7)
+    """
+    started = job(child(source), home, "one", "头晕")
+    assert (started.running, started.pid, started.exit_code) == (False, None, None)
+    await started.start()
+    assert started.running
+    assert started.pid
+    assert [await started.next_event() for _ in range(4)] == ["one", "头晕", None, None]
+    assert (started.running, started.pid, started.exit_code) == (False, None, 7)
+    assert not started.crashed
+    assert (home / "logs" / "child.log").read_text() == "to the log\n"
+
+
+async def test_the_log_holds_the_newest_run_only(home: Path, child: MakeChild) -> None:
+    for word in ("first", "second"):
+        started = job(child(f"import sys; print({word!r}, file=sys.stderr)"), home)
+        await started.start()
+        assert await started.next_event() is None
+    assert (home / "logs" / "child.log").read_text() == "second\n"
+
+
+async def test_a_job_that_was_never_started_has_no_events(home: Path) -> None:
+    idle = job("json", home)
+    idle.send(b"{}")
+    assert await idle.next_event() is None
+    await idle.close()
+    assert idle.exit_code is None
+
+
+async def test_a_cancelled_wait_loses_nothing(home: Path, child: MakeChild) -> None:
+    """Also when half a line has come."""
+    source = """
+        import sys
+        for line in sys.stdin:
+            print(line.strip(), end="" if line.startswith("half") else "\\n", flush=True)
+    """
+    started = job(child(source), home)
+    await started.start()
+    started.send(b"begun")
+    assert await started.next_event() == "begun"
+    for sent in (b"", b"half a line, "):
+        waiting = asyncio.ensure_future(started.next_event())
+        if sent:
+            started.send(sent)
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        waiting.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await waiting
+    started.send(b"and the rest")
+    assert await started.next_event() == "half a line,and the rest"
+    await started.close()
+    assert started.exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("ending", "code", "crashed", "said"),
+    [
+        ("os.kill(os.getpid(), signal.SIGKILL)", -signal.SIGKILL, False, "SIGKILL"),
+        ("os.kill(os.getpid(), signal.SIGTERM)", -signal.SIGTERM, False, "SIGTERM"),
+        ("os.kill(os.getpid(), signal.SIGSEGV)", -signal.SIGSEGV, True, "SIGSEGV"),
+        ("os.abort()", -signal.SIGABRT, True, "SIGABRT"),
+        ("sys.exit(1)", 1, False, "exit code 1"),
+    ],
+)
+async def test_how_a_child_ended(
+    home: Path, child: MakeChild, ending: str, code: int, crashed: bool, said: str
+) -> None:
+    """A line torn by its death is no event."""
+    source = f"import os, signal, sys; print('last'); print('to', end='', flush=True); {ending}"
+    started = job(child(source), home)
+    await started.start()
+    assert await started.next_event() == "last"
+    assert await started.next_event() is None
+    assert (started.exit_code, started.crashed) == (code, crashed)
+    assert ended_by(started.exit_code) == said
+    started.send(b"too late")
+    await started.close()
+    assert started.exit_code == code
+
+
+def test_a_code_that_names_no_signal() -> None:
+    assert ended_by(-1000) == "exit code -1000"
+
+
+async def test_close_lets_a_child_go_by_itself(home: Path, child: MakeChild) -> None:
+    started = job(child(ECHO), home)
+    await started.start()
+    started.send("头晕".encode())
+    assert await started.next_event() == "heard 头晕"
+    await started.close(patience_s=60)
+    assert started.exit_code == 3
+    await started.close()
+
+
+async def test_close_kills_a_child_that_ignores_the_end_of_its_input(home: Path, child: MakeChild) -> None:
+    source = """
+        import signal
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        print("deaf", flush=True)
+        while True:
+            signal.pause()
+    """
+    started = job(child(source), home)
+    await started.start()
+    assert await started.next_event() == "deaf"
+    await started.close(patience_s=0.05)
+    assert started.exit_code == -signal.SIGKILL
+    assert await started.next_event() is None
+
+
+async def test_close_ends_a_child_that_nobody_reads(home: Path, child: MakeChild) -> None:
+    """Its pipe is full, so it hangs in the middle of a line."""
+    source = """
+        import sys
+        while True:
+            sys.stdout.write("x" * 100_000 + "\\n")
+    """
+    started = job(child(source), home)
+    await started.start()
+    assert await started.next_event() == "x" * 100_000
+    await started.close(patience_s=0.05)
+    assert not started.running
+
+
+async def test_long_lines_arrive_whole(home: Path, child: MakeChild) -> None:
+    started = job(child("print('晕' * 1_000_000)"), home)
+    await started.start()
+    assert await started.next_event() == "晕" * 1_000_000
+
+
+async def test_a_child_hears_nothing_of_ctrl_c_in_the_terminal(home: Path, child: MakeChild) -> None:
+    """The terminal sends it to the group of the program in front, to which the child does not belong."""
+    started = job(child(ECHO), home)
+    await started.start()
+    assert started.pid
+    assert os.getpgid(started.pid) != os.getpgid(0)
+    await started.close()
+
+
+async def test_a_child_that_cannot_be_started_is_an_error(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", str(home / "nothing"))
+    with pytest.raises(OSError, match="nothing"):
+        await job("json", home).start()
+
+
+NOISY_HOST = """
+    import ctypes
+    import os
+
+    from drkun_tui.engine import host, llama_cpp
+
+    libc = ctypes.CDLL(None)
+
+    def noise():
+        os.write(1, b"native noise, no JSON\\n")
+        print("printed noise", flush=True)
+        libc.puts(b"libc noise")
+        libc.fflush(None)
+
+    class Noisy(llama_cpp.LlamaCpp):
+        def load(self, request, emit):
+            noise()
+            return super().load(request, emit)
+
+        def prepare(self, request):
+            noise()
+            return super().prepare(request)
+
+    llama_cpp.LlamaCpp = Noisy
+    host.main()
+"""
+
+
+async def test_what_a_library_prints_does_not_reach_the_events(home: Path, child: MakeChild) -> None:
+    started: Job[Event] = Job(child(NOISY_HOST), protocol.decode_event, home / "engine.log")
+    await started.start()
+    started.send(
+        protocol.encode(Load(path=str(starter()), context_length=512, threads=1, safe_mode=True))
+    )
+    started.send(protocol.encode(Generate(id=1, messages=user("你好"), sampling=GREEDY)))
+    events = []
+    while not isinstance(event := await started.next_event(), Finished | None):
+        events.append(event)
+    assert isinstance(event, Finished)
+    assert any(isinstance(event, Ready) for event in events)
+    assert not any(isinstance(event, Failed) for event in events)
+    await started.close(patience_s=60)
+    log = (home / "engine.log").read_text("utf8", "replace")
+    for noise in ("native noise", "printed noise", "libc noise"):
+        assert log.count(noise) == 2
+
+
+PARENT = """
+    import asyncio, sys
+    from pathlib import Path
+    from drkun_tui.jobs import Job
+    from drkun_tui.engine import protocol
+
+    async def main():
+        job = Job("drkun_tui.engine.host", protocol.decode_event, Path(sys.argv[1]))
+        await job.start()
+        if len(sys.argv) > 2:
+            job.send(sys.argv[2].encode())
+            job.send(sys.argv[3].encode())
+            while not isinstance(await job.next_event(), protocol.Delta):
+                pass
+        print(job.pid, flush=True)
+        await asyncio.sleep(3600)
+
+    asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_the_engine_ends_when_the_interface_is_killed(home: Path, child: MakeChild, busy: bool) -> None:
+    """Also in the middle of an answer."""
+    requests = []
+    if busy:
+        load = Load(path=str(starter()), context_length=2048, threads=1, safe_mode=True)
+        requests = [load, Generate(id=1, messages=user("你好"), sampling=GREEDY)]
+    parent = subprocess.Popen(
+        [
+            *(sys.executable, "-m", child(PARENT), str(home / "engine.log")),
+            *(protocol.encode(request).decode() for request in requests),
+        ],
+        stdout=subprocess.PIPE,
+    )
+    assert parent.stdout
+    engine = int(parent.stdout.readline())
+    assert not has_ended(engine)
+    parent.kill()
+    parent.communicate()
+    wait_until(lambda: has_ended(engine))
+
+
+async def test_a_request_that_cannot_be_read_ends_the_engine(home: Path) -> None:
+    """A process that no longer listened would never learn that the interface is gone."""
+    started: Job[Event] = Job(client.HOST, protocol.decode_event, home / "engine.log")
+    await started.start()
+    started.send(b"no JSON")
+    assert await started.next_event() is None
+    assert not started.running
+
+
+async def test_a_generation_before_any_load_is_refused(home: Path) -> None:
+    started: Job[Event] = Job(client.HOST, protocol.decode_event, home / "engine.log")
+    await started.start()
+    started.send(protocol.encode(Generate(id=4, messages=user("你好"))))
+    assert await started.next_event() == Failed(kind="no_model", id=4)
+    started.send(protocol.encode(Load(path="/nothing.gguf", context_length=512, threads=1)))
+    assert await started.next_event() == Loading("start", 0.0)
+    await started.close()
