@@ -16,7 +16,7 @@ from drkun_tui.engine import client, protocol
 from drkun_tui.engine.protocol import Event, Failed, Finished, Generate, Load, Loading, Ready
 from drkun_tui.jobs import Job, ended_by
 from drkun_tui.paths import starter
-from tests.conftest import GREEDY, MakeChild, has_ended, user, wait_until
+from tests.conftest import GREEDY, LONG, MakeChild, has_ended, user, wait_until
 
 ECHO = """
 import sys
@@ -256,7 +256,7 @@ def test_the_engine_ends_when_the_interface_is_killed(home: Path, child: MakeChi
     requests = []
     if busy:
         load = Load(path=str(starter()), context_length=2048, threads=1, safe_mode=True)
-        requests = [load, Generate(id=1, messages=user("你好"), sampling=GREEDY)]
+        requests = [load, Generate(id=1, messages=user("你好"), sampling=LONG)]
     parent = subprocess.Popen(
         [
             *(sys.executable, "-m", child(PARENT), str(home / "engine.log")),

@@ -53,18 +53,6 @@ class _Generation(Extension):
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
-_RENDER_ERRORS = (
-    jinja2.TemplateError,
-    TypeError,
-    ValueError,
-    LookupError,
-    ArithmeticError,
-    AttributeError,
-    RecursionError,
-)
-"""What a template's own mistakes raise while it renders."""
-
-
 class ChatTemplate:
     """Renders conversations to prompts.
 
@@ -137,7 +125,7 @@ class ChatTemplate:
                 enable_thinking=think,
                 **self._tokens,
             )
-        except _RENDER_ERRORS as error:
+        except _FAULTS as error:
             raise EngineError("template_refused", reason=_reason(error)) from error
 
 

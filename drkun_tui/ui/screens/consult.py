@@ -159,8 +159,8 @@ class ConsultScreen(Screen[None]):
     @on(Prompt.Submitted)
     def _submitted(self, event: Prompt.Submitted) -> None:
         if self._busy():
+            self.query_one(Prompt).give_back(event.text)
             return
-        self.query_one(Prompt).accepted(event.text)
         settings = self.app.settings
         if self._editing:
             self._editing = False
@@ -224,7 +224,7 @@ class ConsultScreen(Screen[None]):
             self.query_one(Notice).fail(error)
             last = self.session.last
             if error.kind == "prompt_too_long" and last is not None:
-                self.query_one(Prompt).replace_text(last.question)
+                self.query_one(Prompt).give_back(last.question)
         finally:
             self._progress = ""
             if (last := self.session.last) is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from textual import events
 from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.widgets import TextArea
@@ -14,7 +15,7 @@ class Prompt(TextArea):
     """Several lines, Enter sends, the arrow keys at its edges walk through earlier questions."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "submit", "keys.send", id="prompt.send", priority=True),
+        Binding("enter", "submit", "keys.send", id="prompt.send"),
         Binding(
             "ctrl+j,shift+enter,alt+enter", "newline", "keys.newline", id="prompt.newline", key_display="^J"
         ),
@@ -45,20 +46,33 @@ class Prompt(TextArea):
         self.move_cursor(self.document.end)
 
     def action_submit(self) -> None:
-        """Send what is typed, if anything is."""
+        """Send what is typed, if anything is, and make room for the next question."""
         if text := self.text.strip():
+            if not self._history or self._history[0] != text:
+                self._history.insert(0, text)
+            self._place = 0
+            self.clear()
             self.post_message(self.Submitted(text))
+
+    def give_back(self, text: str) -> None:
+        """Put a question back that could not be asked, before what has been typed since."""
+        self.replace_text(text + self.text)
 
     def action_newline(self) -> None:
         """Begin a new line."""
         self.insert("\n")
 
-    def accepted(self, text: str) -> None:
-        """The question is on its way: clear it, and remember it."""
-        if not self._history or self._history[0] != text:
-            self._history.insert(0, text)
-        self._place = 0
-        self.clear()
+    async def _on_key(self, event: events.Key) -> None:
+        # Sending runs here, in line with the keys typed before and after it: a binding would be run
+        # by the application, which may be ahead of this widget when text is pasted or typed fast.
+        if not event.is_printable:
+            active = self.screen.active_bindings.get(event.key)
+            if active is not None and active.node is self and active.binding.action == "submit":
+                event.stop()
+                event.prevent_default()
+                self.action_submit()
+                return
+        await super()._on_key(event)
 
     def action_cursor_up(self, select: bool = False) -> None:
         """Up; from the first line to an older question."""
