@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import BinaryIO, Generic, TypeVar
 
 EventT = TypeVar("EventT")
 
@@ -52,8 +53,7 @@ class Job(Generic[EventT]):
         Raises:
             OSError: it cannot be started.
         """
-        self._log.parent.mkdir(parents=True, exist_ok=True)
-        with self._log.open("wb") as log:
+        with self._open_log() as log:
             self._process = await asyncio.create_subprocess_exec(
                 *self._command,
                 stdin=subprocess.PIPE,
@@ -63,6 +63,13 @@ class Job(Generic[EventT]):
                 # Ctrl+C in the terminal is the interface's to handle, not the child's.
                 start_new_session=True,
             )
+
+    def _open_log(self) -> BinaryIO:
+        try:
+            return self._log.open("wb")
+        except OSError:
+            # A full disk must not keep the child from running.
+            return open(os.devnull, "wb")  # noqa: PTH123
 
     @property
     def pid(self) -> int | None:

@@ -9,12 +9,19 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from drkun_tui.errors import EXIT_BAD_INPUT, DrkunError
+from drkun_tui.i18n import t
+
 PACKAGE = Path(__file__).parent
 _CHECKOUT = PACKAGE.parent if (PACKAGE.parent / "pyproject.toml").exists() else None
 
 
 def home() -> Path:
-    """The data folder: conversations, settings, logs, runs. Made on first use."""
+    """The data folder: conversations, settings, logs, runs. Made on first use.
+
+    Raises:
+        DrkunError: ``no_home``, it cannot be made.
+    """
     if chosen := os.environ.get("DRKUN_HOME"):
         folder = Path(chosen).expanduser()
     else:
@@ -22,7 +29,15 @@ def home() -> Path:
         import platformdirs
 
         folder = Path(platformdirs.user_data_dir("drkun", appauthor=False))
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DrkunError(
+            "no_home",
+            t("error.no_home", folder=str(folder), reason=error.strerror or str(error)),
+            t("error.no_home_hint"),
+            EXIT_BAD_INPUT,
+        ) from error
     return folder
 
 

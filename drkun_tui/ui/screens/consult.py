@@ -61,8 +61,8 @@ class ConsultScreen(Screen[None]):
         Binding("f5", "copy_code", "keys.copy_code", id="consult.copy_code", show=False),
         Binding("alt+up,ctrl+up", "choose(-1)", "keys.previous", id="consult.previous", show=False),
         Binding("alt+down,ctrl+down", "choose(1)", "keys.next", id="consult.next", show=False),
-        Binding("pageup", "page(-1)", "keys.page_up", id="consult.page_up", show=False, priority=True),
-        Binding("pagedown", "page(1)", "keys.page_down", id="consult.page_down", show=False, priority=True),
+        Binding("pageup", "page(-1)", "keys.page_up", id="consult.page_up", show=False),
+        Binding("pagedown", "page(1)", "keys.page_down", id="consult.page_down", show=False),
         Binding("ctrl+end", "to_end", "keys.to_end", id="consult.to_end", show=False, priority=True),
     ]
 
@@ -284,10 +284,13 @@ class ConsultScreen(Screen[None]):
         self.query_one(Transcript).choose(step)
 
     def action_page(self, direction: int) -> None:
-        """Scroll what has the focus, or the transcript, by a page."""
-        focused = self.focused
-        view = focused if isinstance(focused, LineView) else self.query_one(Transcript)
+        """Scroll the transcript, or the enlarged reasoning, by a page."""
+        view = self.query_one("#reasoning-text" if self.has_class("-enlarged") else "#transcript", LineView)
         view.scroll_relative(y=direction * max(1, view.size.height - 2), animate=False)
+
+    @on(Prompt.Paged)
+    def _paged(self, event: Prompt.Paged) -> None:
+        self.action_page(event.direction)
 
     def action_to_end(self) -> None:
         """Back to the newest line, and follow it again."""

@@ -27,6 +27,12 @@ class Prompt(TextArea):
 
         text: str
 
+    @dataclass
+    class Paged(Message):
+        """What is read should be scrolled by a page, back or forth."""
+
+        direction: int
+
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(
             id=id, soft_wrap=True, show_line_numbers=False, compact=True, highlight_cursor_line=False
@@ -83,6 +89,14 @@ class Prompt(TextArea):
         """Down; from the last line to a newer question."""
         if select or not self.cursor_at_last_line or not self._recall(-1):
             super().action_cursor_down(select)
+
+    def action_cursor_page_up(self) -> None:
+        """The prompt is never a page long: what is read is paged."""
+        self.post_message(self.Paged(-1))
+
+    def action_cursor_page_down(self) -> None:
+        """See `action_cursor_page_up`."""
+        self.post_message(self.Paged(1))
 
     def _recall(self, step: int) -> bool:
         """Show an older or newer question; place 0 is the draft."""

@@ -111,7 +111,9 @@ class Transcript(LineView):
     # Typesetting
 
     def _typeset_last(self, count: int, *, follow: bool = True) -> None:
-        self._typeset = [TurnLines(turn, self._width or 80) for turn in self._turns[-count:]]
+        width = self._width or 80
+        have = {id(typeset.turn): typeset for typeset in self._typeset if typeset.width == width}
+        self._typeset = [have.get(id(turn)) or TurnLines(turn, width) for turn in self._turns[-count:]]
         self._lay_out(follow=follow)
 
     def _lay_out(self, *, follow: bool) -> None:
@@ -141,7 +143,7 @@ class Transcript(LineView):
         return (2 if hidden else 0) + sum(len(typeset.lines) + len(BETWEEN) for typeset in before)
 
     def retypeset(self) -> None:
-        """The language or the width changed."""
+        """The width changed."""
         follow = self.at_end
         self._typeset_last(len(self._typeset), follow=follow)
 
@@ -178,8 +180,8 @@ class TurnLines:
 
     def __init__(self, turn: Turn, width: int) -> None:
         self.turn = turn
-        self._width = max(1, width)
-        self._inner = max(1, self._width - GUTTER - 1)
+        self.width = width
+        self._inner = max(1, width - GUTTER - 1)
         self.lines: list[Line] = []
         self._begin()
         self.grow()
