@@ -103,8 +103,8 @@ def _fail(error: DrkunError, arguments: argparse.Namespace) -> int:
     with contextlib.suppress(BrokenPipeError, ValueError):
         if arguments.json:
             print(json.dumps({"error": error.as_dict()}, ensure_ascii=False))
-        line = " ".join(f"{error.message}  {error.hint}".split())
-        print(f"drkun: {line}", file=sys.stderr)
+        parts = (" ".join(part.split()) for part in (error.message, error.hint) if part)
+        print(f"drkun: {'  '.join(parts)}", file=sys.stderr)
     return error.exit_code
 
 
