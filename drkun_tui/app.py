@@ -21,7 +21,7 @@ from drkun_tui.consult.session import Session
 from drkun_tui.consult.store import Store
 from drkun_tui.engine.client import EngineClient, Restarting
 from drkun_tui.engine.protocol import Loading, Ready
-from drkun_tui.errors import DrkunError
+from drkun_tui.errors import EXIT_FAILED, DrkunError
 from drkun_tui.i18n import t
 from drkun_tui.library.plan import Plan, plan_load
 from drkun_tui.settings import Settings
@@ -40,6 +40,7 @@ class DrkunApp(App[None]):
         settings: as read from `settings_path`.
         settings_path: where changes are written.
         notice: something to tell at the start, e.g. that the settings file is wrong.
+        debug: a mistake in the program ends it with a traceback, not with one line.
     """
 
     TITLE = "Dr. Kun"
@@ -56,9 +57,17 @@ class DrkunApp(App[None]):
     ]
 
     def __init__(
-        self, settings: Settings, settings_path: Path | None = None, notice: DrkunError | None = None
+        self,
+        settings: Settings,
+        settings_path: Path | None = None,
+        notice: DrkunError | None = None,
+        *,
+        debug: bool = True,
     ) -> None:
         super().__init__()
+        self.mistake: Exception | None = None
+        """What ended the program, if it was none of its users."""
+        self._tracebacks = debug
         self.settings = settings
         self._settings_path = settings_path
         self._notice = notice
@@ -217,6 +226,13 @@ class DrkunApp(App[None]):
         if (screen := self._consult_screen()) is not None:
             screen.query_one(Notice).say(t("consult.exported", path=str(path)))
 
+    def _handle_exception(self, error: Exception) -> None:
+        if self._tracebacks:
+            super()._handle_exception(error)
+        elif self.mistake is None:
+            self.mistake = error
+            self.exit(return_code=EXIT_FAILED)
+
     async def action_quit(self) -> None:
         """Keep what has come, unload the model, leave."""
         await self.session.close()
@@ -234,8 +250,17 @@ def _warm_up() -> None:
     safety.red_flags("-")
 
 
-def run(settings: Settings, settings_path: Path | None, notice: DrkunError | None = None) -> int:
-    """Show the application until it is left; the exit code."""
-    app = DrkunApp(settings, settings_path, notice)
+def run(
+    settings: Settings, settings_path: Path | None, notice: DrkunError | None = None, *, debug: bool = False
+) -> int:
+    """Show the application until it is left; the exit code.
+
+    Raises:
+        DrkunError: ``internal``, a mistake in the program ended it; every answer so far is kept.
+    """
+    app = DrkunApp(settings, settings_path, notice, debug=debug)
     app.run()
+    if app.mistake is not None:
+        reason = f"{type(app.mistake).__name__}: {app.mistake}"
+        raise DrkunError("internal", t("error.internal", reason=reason), t("error.internal_hint"))
     return app.return_code or 0

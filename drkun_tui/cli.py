@@ -7,15 +7,15 @@ to standard error; exit codes are those of `drkun_tui.errors`.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib
 import json
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from drkun_tui import __version__
-from drkun_tui.errors import EXIT_FAILED, EXIT_INTERRUPTED, DrkunError
+from drkun_tui.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, DrkunError
 from drkun_tui.i18n import set_language, t
 
 PROFILES = ("auto", "cpu", "gpu8", "gpu16", "remote")
@@ -25,8 +25,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
     _speak_utf8()
     set_language("auto")
-    arguments = parser().parse_args(argv)
+    # Bytes that are no text come as lone surrogates, which neither a pipe nor JSON takes.
+    words = sys.argv[1:] if argv is None else argv
+    given = [word.encode("utf8", "replace").decode("utf8") for word in words]
+    arguments = argparse.Namespace(json="--json" in given, debug="--debug" in given)
     try:
+        arguments = parser().parse_args(given)
         command = importlib.import_module(f"drkun_tui.commands.{arguments.command or 'chat'}")
         code: int = command.run(arguments)
         sys.stdout.flush()
@@ -35,8 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail(DrkunError("interrupted", t("error.interrupted"), "", EXIT_INTERRUPTED), arguments)
     except BrokenPipeError:
-        # Whoever read us has enough; Python must not complain about the rest at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _fall_silent()
         return EXIT_FAILED
     except Exception as error:
         if arguments.debug:
@@ -50,11 +53,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The whole grammar."""
-    common = argparse.ArgumentParser(add_help=False)
+    common = _Parser(add_help=False)
     common.add_argument("--json", action="store_true", help="one JSON object on standard output")
     common.add_argument("--debug", action="store_true", help="show tracebacks")
 
-    top = argparse.ArgumentParser(
+    top = _Parser(
         prog="drkun",
         description="Ask a medical question; a model on this machine reasons and answers.",
         epilog="Without a command: the chat screen. 不带命令：打开咨询界面。",
@@ -64,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
     top.set_defaults(json=False)
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
 
-    chosen = argparse.ArgumentParser(add_help=False)
+    chosen = _Parser(add_help=False)
     chosen.add_argument("--model", metavar="M", help="name or path; default: the one in the settings")
     chosen.add_argument("--adapter", metavar="A", help="GGUF LoRA to attach")
     chosen.add_argument("--profile", choices=PROFILES, help="how the model is loaded")
@@ -91,29 +94,44 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with a command line as every other failure is said."""
+
+    def error(self, message: str) -> NoReturn:
+        hint = t("error.bad_usage_hint", command=self.prog)
+        raise DrkunError("bad_usage", t("error.bad_usage", reason=message), hint, EXIT_BAD_INPUT)
+
+
 def _count(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError("must not be negative")
-    return number
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"not a number from 0 up: {text!r}")
+    return int(text)
 
 
 def _fail(error: DrkunError, arguments: argparse.Namespace) -> int:
-    # A reader that is gone hears nothing; the exit code still tells.
-    with contextlib.suppress(BrokenPipeError, ValueError):
+    try:
         if arguments.json:
-            print(json.dumps({"error": error.as_dict()}, ensure_ascii=False))
+            print(json.dumps({"error": error.as_dict()}, ensure_ascii=False), flush=True)
         parts = (" ".join(part.split()) for part in (error.message, error.hint) if part)
         print(f"drkun: {'  '.join(parts)}", file=sys.stderr)
+    except BrokenPipeError:
+        _fall_silent()
     return error.exit_code
+
+
+def _fall_silent() -> None:
+    """Whoever read us has enough; Python must not complain about the rest at exit."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 1)
+    os.dup2(nothing, 2)
 
 
 def _speak_utf8() -> None:
     """Chinese must also come out of a pipe and in a C locale; a closed stream becomes an empty one."""
-    if sys.stdin is None:
-        sys.stdin = open(os.devnull, encoding="utf8")  # noqa: SIM115, PTH123  # lives as long as the program
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:
+            # Lives as long as the program.
+            setattr(sys, name, open(os.devnull, mode, encoding="utf8"))  # noqa: SIM115, PTH123
+        elif hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf8", errors="replace")
-    if hasattr(sys.stdin, "reconfigure"):
-        sys.stdin.reconfigure(encoding="utf8", errors="replace")

@@ -34,7 +34,11 @@ def run(arguments: argparse.Namespace) -> int:
     if not question.strip():
         raise DrkunError("no_question", t("ask.no_question"), t("ask.no_question_hint"), EXIT_BAD_INPUT)
     plan = plan_load(settings)
-    return asyncio.run(_ask(question.strip(), settings, plan, as_json=arguments.json))
+    try:
+        return asyncio.run(_ask(question.strip(), settings, plan, as_json=arguments.json))
+    except asyncio.CancelledError:
+        # Ctrl+C before the first word.
+        raise KeyboardInterrupt from None
 
 
 def _from_standard_input() -> str:

@@ -12,7 +12,7 @@ from drkun_tui.i18n import set_language, t
 from drkun_tui.settings import Settings, load
 
 
-def run(_: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     """Open the chat screen on the terminal."""
     # Textual paints on standard error.
     if not all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
@@ -28,4 +28,4 @@ def run(_: argparse.Namespace) -> int:
     os.environ.setdefault("ESCDELAY", "50")
     from drkun_tui.app import run as run_app
 
-    return run_app(settings, None if notice else path, notice)
+    return run_app(settings, None if notice else path, notice, debug=arguments.debug)

@@ -40,12 +40,12 @@ def chosen(arguments: argparse.Namespace) -> Settings:
     if "model" in changes and "adapter" not in changes:
         # An adapter belongs to the model it was chosen with.
         changes["adapter"] = None
+    if given.get("no_think"):
+        changes["think"] = False
     sampling = msgspec.to_builtins(own.sampling)
     sampling |= {name: given[name] for name in _SAMPLING if given.get(name) is not None}
     try:
         changes["sampling"] = msgspec.convert(sampling, Sampling)
+        return msgspec.convert(msgspec.to_builtins(msgspec.structs.replace(own, **changes)), Settings)
     except msgspec.ValidationError as error:
         raise DrkunError("bad_value", t("error.bad_value", reason=str(error)), "", EXIT_BAD_INPUT) from error
-    if given.get("no_think"):
-        changes["think"] = False
-    return msgspec.structs.replace(own, **changes)

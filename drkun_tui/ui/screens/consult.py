@@ -207,7 +207,8 @@ class ConsultScreen(Screen[None]):
         self.query_one(Prompt).focus()
 
     def _busy(self) -> bool:
-        if self.session.turn is None:
+        # The worker is there before the turn is: two questions may come in one burst.
+        if not any(worker.group == "answer" and not worker.is_finished for worker in self.workers):
             return False
         self.query_one(Notice).say(t("consult.busy"), "warning")
         return True
@@ -221,16 +222,24 @@ class ConsultScreen(Screen[None]):
             async for update in updates:
                 self._show_update(update)
         except DrkunError as error:
-            self.query_one(Notice).fail(error)
-            last = self.session.last
-            if error.kind == "prompt_too_long" and last is not None:
-                self.query_one(Prompt).give_back(last.question)
+            if self.is_attached:
+                self._show_failure(error)
         finally:
-            self._progress = ""
-            if (last := self.session.last) is not None:
-                self._paint(last)
-            self.refresh_list()
-            self.refresh_bindings()
+            # The program may have been left, or shown anew, in the middle of the answer.
+            if self.is_attached:
+                self._show_end()
+
+    def _show_failure(self, error: DrkunError) -> None:
+        self.query_one(Notice).fail(error)
+        if error.kind == "prompt_too_long" and (last := self.session.last) is not None:
+            self.query_one(Prompt).give_back(last.question)
+
+    def _show_end(self) -> None:
+        self._progress = ""
+        if (last := self.session.last) is not None:
+            self._paint(last)
+        self.refresh_list()
+        self.refresh_bindings()
 
     def _show_update(self, update: Update) -> None:
         if isinstance(update, Asked):

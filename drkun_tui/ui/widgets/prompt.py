@@ -69,14 +69,14 @@ class Prompt(TextArea):
         self.insert("\n")
 
     async def _on_key(self, event: events.Key) -> None:
-        # Sending runs here, in line with the keys typed before and after it: a binding would be run
+        # Own keys run here, in line with the text typed before and after them: a binding would be run
         # by the application, which may be ahead of this widget when text is pasted or typed fast.
         if not event.is_printable:
             active = self.screen.active_bindings.get(event.key)
-            if active is not None and active.node is self and active.binding.action == "submit":
+            if active is not None and active.node is self and active.enabled:
                 event.stop()
                 event.prevent_default()
-                self.action_submit()
+                await self.run_action(active.binding.action)
                 return
         await super()._on_key(event)
 
