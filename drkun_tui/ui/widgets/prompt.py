@@ -37,6 +37,8 @@ class Prompt(TextArea):
         super().__init__(
             id=id, soft_wrap=True, show_line_numbers=False, compact=True, highlight_cursor_line=False
         )
+        # A cursor that stands still is as easy to see, and costs no paint twice a second.
+        self.cursor_blink = False
         self._history: list[str] = []
         self._place = 0
         self._draft = ""
