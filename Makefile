@@ -30,7 +30,7 @@ bench: $(TOOLS)
 	$(BIN)/python -m benchmarks
 
 picture: $(SETUP)
-	$(BIN)/python -m benchmarks.picture
+	$(BIN)/python scripts/picture.py
 
 # `--without-pip` and `pip --python` also work where the system's Python has no ensurepip.
 $(BIN)/python:

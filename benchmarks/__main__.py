@@ -15,11 +15,6 @@ from benchmarks.machine import Bench
 
 GROUPS = ("startup", "decode", "lag", "turns", "memory")
 
-SETTINGS = """\
-language = "zh"
-threads = 2
-"""
-
 
 def main() -> int:
     """Run the groups; the exit code is 1 when one could not be measured, never for a missed target."""
@@ -32,8 +27,8 @@ def main() -> int:
     failed = False
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="drkun-bench-", ignore_cleanup_errors=True) as home:
-        bench = Bench(Path(home), rounds=arguments.rounds)
-        (bench.home / "settings.toml").write_text(SETTINGS, "utf8")
+        bench = Bench(Path(home), rounds=arguments.rounds, patience_s=arguments.patience)
+        bench.settings()
         for group in groups:
             print(f"{group}…", file=sys.stderr, flush=True)
             try:
@@ -46,14 +41,19 @@ def main() -> int:
     text = page.summary(rows, bench, time.monotonic() - began)
     print(text)
     if arguments.markdown:
-        Path(arguments.markdown).write_text(page.whole(text, groups), "utf8")
+        Path(arguments.markdown).write_text(page.whole(text), "utf8")
     return 1 if failed else 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=machine.__doc__)
     parser.add_argument("--only", action="append", choices=GROUPS, help="one group; may be given again")
-    parser.add_argument("--rounds", type=int, default=7, metavar="N", help="how often each side is measured (7)")
+    parser.add_argument(
+        "--rounds", type=int, default=7, metavar="N", help="how often each side is measured (7)"
+    )
+    parser.add_argument(
+        "--patience", type=float, default=120, metavar="S", help="seconds to wait for a quiet machine (120)"
+    )
     parser.add_argument("--markdown", metavar="FILE", help="also write the page, e.g. docs/benchmarks.md")
     parser.add_argument("--debug", action="store_true", help="stop at the first error with its traceback")
     return parser

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import importlib.metadata
 import os
 import platform
 import random
+import resource
 import shutil
 import subprocess
 import sys
@@ -16,6 +16,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
+
+import tomli_w
 
 from drkun_tui import __version__, hardware
 
@@ -42,8 +44,8 @@ def describe() -> str:
     gib = own.ram_total / 2**30
     return (
         f"{own.cpu}, {own.physical_cores} cores, {gib:.1f} GiB, {platform.system()} {platform.release()}; "
-        f"{datetime.date.today():%Y-%m-%d}; drkun {__version__}, Python {platform.python_version()}, {packages}, "
-        f"{_tmux()}"
+        f"{datetime.date.today():%Y-%m-%d}; "
+        f"drkun {__version__}, Python {platform.python_version()}, {packages}, {_tmux()}"
     )
 
 
@@ -65,12 +67,12 @@ def drkun() -> str:
     return str(Path(sys.executable).parent / "drkun")
 
 
-@dataclass
+@dataclass(eq=False)
 class Bench:
     """What every group is given.
 
     Attributes:
-        home: the children's data folder; its path in their environment tells them from strangers.
+        home: the children's data folder.
         rounds: how often each side is measured.
         patience_s: how long to wait for a quiet machine before a sample.
     """
@@ -97,6 +99,23 @@ class Bench:
         own.pop("TMUX", None)
         return own
 
+    def settings(self, **own: object) -> None:
+        """Write the settings that the children read: Chinese, two threads, and what is given."""
+        chosen = {"language": "zh", "threads": 2, **own}
+        (self.home / "settings.toml").write_text(tomli_w.dumps(chosen), "utf8")
+
+    def run(self, *command: str) -> bytes:
+        """Run a child to its end; what it wrote on standard output.
+
+        Raises:
+            RuntimeError: it failed; with the last line of what it complained about.
+        """
+        done = subprocess.run(command, cwd=ROOT, env=self.environment, capture_output=True, check=False)
+        if done.returncode:
+            complaint = done.stderr.decode("utf8", "replace").strip().splitlines() or ["nothing said"]
+            raise RuntimeError(f"{' '.join(command[:4])} ended with {done.returncode}: {complaint[-1]}")
+        return done.stdout
+
     def note(self, line: str) -> None:
         """Say something that the table cannot."""
         self.notes.append(line)
@@ -111,7 +130,11 @@ class Bench:
             for side in order:
                 result = self.sample(sides[side])
                 results[side].append(result)
-                print(f"  {name} {number + 1}/{self.rounds} {side}: {_brief(result)}", file=sys.stderr, flush=True)
+                print(
+                    f"  {name} {number + 1}/{self.rounds} {side}: {_brief(result)}",
+                    file=sys.stderr,
+                    flush=True,
+                )
             mixed.shuffle(order)
         return results
 
@@ -122,12 +145,10 @@ class Bench:
         """
         for attempt in range(ATTEMPTS):
             self._settle()
-            before, began = strangers(str(self.home)), time.monotonic()
+            before, began = _strangers_s(), time.monotonic()
             result = measure()
-            elapsed = time.monotonic() - began
-            used = _used_since(before, strangers(str(self.home)))
-            allowed = DISTURBED_SHARE * elapsed * (os.cpu_count() or 1) + 2 / _TICK
-            if used <= allowed:
+            used, elapsed = _strangers_s() - before, time.monotonic() - began
+            if used <= DISTURBED_SHARE * elapsed * (os.cpu_count() or 1) + 2 / _TICK:
                 break
             if attempt < ATTEMPTS - 1:
                 self.repeated += 1
@@ -139,8 +160,8 @@ class Bench:
     def quietness(self) -> str:
         """How undisturbed it all was."""
         return (
-            f"{self.samples} samples; {self.repeated} were taken again because other processes used more than "
-            f"{DISTURBED_SHARE:.0%} of the processor meanwhile, {self.disturbed} kept in spite of it."
+            f"{self.samples} samples; {self.repeated} taken again because other processes used more than "
+            f"{DISTURBED_SHARE:.0%} of the processor meanwhile, {self.disturbed} kept in spite of that."
         )
 
     def _settle(self) -> None:
@@ -151,7 +172,11 @@ class Bench:
 
 
 def _brief(result: object) -> str:
-    return f"{result:.4g}" if isinstance(result, float) else str(result)[:100]
+    if isinstance(result, float):
+        return f"{result:.4g}"
+    if isinstance(result, dict):
+        return ", ".join(f"{key} {_brief(value)}" for key, value in result.items())
+    return str(result)[:160]
 
 
 def _busy_share(seconds: float) -> float:
@@ -173,29 +198,10 @@ def _jiffies() -> tuple[int, int]:
     return sum(times) - times[3] - times[4], sum(times)
 
 
-def strangers(mark: str) -> dict[str, int]:
-    """Processor ticks of every process that neither is this one nor has `mark` in its environment.
-
-    A process's ticks hold those of the children that it has waited for, so short ones count too.
-    """
-    found: dict[str, int] = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            fields = (folder / "stat").read_bytes().rpartition(b")")[2].split()
-            kernel_thread = fields[1] == b"2"
-            if int(folder.name) == os.getpid() or kernel_thread or mark.encode() in _environment(folder):
-                continue
-            found[f"{folder.name} {fields[19].decode()}"] = sum(int(value) for value in fields[11:15])
-    return found
-
-
-def _environment(folder: Path) -> bytes:
-    try:
-        return (folder / "environ").read_bytes()
-    except OSError:
-        return b""
-
-
-def _used_since(before: dict[str, int], after: dict[str, int]) -> float:
-    """Seconds of processor time that strangers used between two looks."""
-    return sum(max(0, ticks - before.get(process, 0)) for process, ticks in after.items()) / _TICK
+def _strangers_s() -> float:
+    """Processor seconds that others have used so far: all, less this process and its ended children."""
+    ours = sum(
+        used.ru_utime + used.ru_stime
+        for used in (resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN))
+    )
+    return _jiffies()[0] / _TICK - ours

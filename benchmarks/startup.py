@@ -54,7 +54,14 @@ def _first_paint(bench: Bench) -> list[Row]:
     other = "bare Textual app"
     return [
         compare("chat screen, first paint in tmux", "s", times["drkun"], other, times["bare"], FIRST_PAINT),
-        compare("the same, very first start (new data folder)", "s", times["fresh"], other, times["bare"], FIRST_PAINT),
+        compare(
+            "the same, very first start (new data folder)",
+            "s",
+            times["fresh"],
+            other,
+            times["bare"],
+            FIRST_PAINT,
+        ),
     ]
 
 
@@ -76,9 +83,7 @@ def _version(bench: Bench) -> list[Row]:
     sides = {name: (lambda command=command: _seconds(bench, command)) for name, command in commands.items()}
     times = bench.rounds_of("--version", sides)
     return [
-        compare(
-            "drkun --version", "s", times["drkun"], " ".join(PEERS[name][1]), times[name], VERSION
-        )
+        compare("drkun --version", "s", times["drkun"], " ".join(PEERS[name][1]), times[name], VERSION)
         for name in PEERS
         if name in times
     ]
@@ -86,7 +91,7 @@ def _version(bench: Bench) -> list[Row]:
 
 def _seconds(bench: Bench, command: list[str]) -> float:
     began = time.perf_counter()
-    subprocess.run(command, env=bench.environment, check=True, capture_output=True)
+    bench.run(*command)
     return time.perf_counter() - began
 
 
@@ -98,7 +103,9 @@ def _installed(bench: Bench, package: str, program: str) -> Path | None:
         return path
     print(f"  installing {package} for comparison…", file=sys.stderr, flush=True)
     try:
-        subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True, capture_output=True)
+        subprocess.run(
+            [sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True, capture_output=True
+        )
         install = [*_pip(), "--python", str(folder / "bin" / "python"), "install", "--quiet", package]
         subprocess.run(install, check=True, capture_output=True, text=True, timeout=900)
     except (OSError, subprocess.SubprocessError) as error:

@@ -19,7 +19,9 @@ from benchmarks.machine import ROOT
 
 COLUMNS, ROWS = 120, 36
 
-_CONTROL = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|P[^\x1b]*\x1b\\|[()][0-9A-Z]|[=>78cM])")
+_CONTROL = re.compile(
+    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|P[^\x1b]*\x1b\\|[()][0-9A-Z]|[=>78cM])"
+)
 _numbers = itertools.count(1)
 
 
@@ -38,7 +40,8 @@ class Terminal:
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
         self._command = list(command)
         self._environment = dict(environment)
-        self._server = f"drkun-bench-{os.getpid()}-{next(_numbers)}"
+        server = f"drkun-bench-{os.getpid()}-{next(_numbers)}"
+        self._tmux_command = ("tmux", "-L", server, "-f", "/dev/null", "-u")
         self._written = ""
         self._stamps: list[tuple[int, float]] = []
         """Length of what was written so far, and when."""
@@ -53,8 +56,11 @@ class Terminal:
         os.mkfifo(out)
         waiting = ["sh", "-c", 'read -r _ <"$0"; exec "$@"', str(gate), *self._command]
         size = ("-x", str(COLUMNS), "-y", str(ROWS))
+        # As a child of ours, not a daemon, so that its processor time is not taken for a stranger's.
+        self._process = subprocess.Popen([*self._tmux_command, "-D"], env=self._environment)
+        self._wait_for_server()
         options = ("set", "-g", "status", "off", ";", "set", "-g", "default-terminal", "tmux-256color", ";")
-        self._tmux("start-server", ";", *options, "new-session", "-d", *size, "-c", str(ROOT), *waiting)
+        self._tmux(*options, "new-session", "-d", *size, "-c", str(ROOT), *waiting)
         self._tmux("pipe-pane", "-O", f"exec cat >{shlex.quote(str(out))}")
         threading.Thread(target=self._read, args=(out,), daemon=True).start()
         with gate.open("w") as opened:
@@ -68,6 +74,7 @@ class Terminal:
         if error is not None:
             print(self._last_sight(), file=sys.stderr)
         self._tmux("kill-server", check=False)
+        self._process.wait()
         self._folder.cleanup()
 
     @property
@@ -128,6 +135,14 @@ class Terminal:
                     self._stamps.append((len(self._written), now))
                     self._arrived.notify_all()
 
+    def _wait_for_server(self) -> None:
+        listing = [*self._tmux_command, "list-sessions"]  # does not start one
+        until = time.monotonic() + 10
+        while subprocess.run(listing, env=self._environment, capture_output=True, check=False).returncode:
+            if time.monotonic() > until:
+                raise TimeoutError("tmux does not start")
+            time.sleep(0.01)
+
     def _last_sight(self) -> str:
         try:
             return self.screen()
@@ -136,7 +151,7 @@ class Terminal:
 
     def _tmux(self, *arguments: str, check: bool = True) -> str:
         done = subprocess.run(
-            ["tmux", "-L", self._server, "-f", "/dev/null", "-u", *arguments],
+            [*self._tmux_command, *arguments],
             env=self._environment,
             check=check,
             capture_output=True,

@@ -12,7 +12,9 @@ import msgspec
 from textual import work
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
+from textual.command import CommandPalette
 from textual.screen import Screen
+from textual.theme import ThemeProvider
 
 from drkun_tui import i18n, paths
 from drkun_tui import settings as settings_file
@@ -73,6 +75,8 @@ class DrkunApp(App[None]):
         self._notice = notice
         self.store = self._open_store()
         self.session = Session(self.store, EngineClient(paths.engine_log(), paths.machine_file()))
+        self.planned = asyncio.Event()
+        """It is known which model answers, or that none can."""
 
     def _open_store(self) -> Store:
         try:
@@ -130,10 +134,13 @@ class DrkunApp(App[None]):
             plan = await asyncio.to_thread(plan_load, self.settings, fall_back=True)
             self._tell(plan)
             async for event in self.session.load(plan):
+                self.planned.set()
                 self.show_loading(event)
         except DrkunError as error:
             self.show_loading(None)
             self._fail(error)
+        finally:
+            self.planned.set()
 
     def _tell(self, plan: Plan) -> None:
         if plan.notice and (screen := self._consult_screen()) is not None:
@@ -176,10 +183,12 @@ class DrkunApp(App[None]):
             self.push_screen(SettingsScreen())
 
     def action_help(self) -> None:
-        """Every key and what it does."""
+        """Every key and what it does; the same key closes it."""
         from drkun_tui.ui.screens.help import HelpScreen
 
-        if not isinstance(self.screen, HelpScreen):
+        if isinstance(self.screen, HelpScreen):
+            self.pop_screen()
+        else:
             self.push_screen(HelpScreen(self.screen))
 
     def on_header_went(self, event: Header.Went) -> None:
@@ -189,6 +198,15 @@ class DrkunApp(App[None]):
     def on_key_hints_pressed(self, event: KeyHints.Pressed) -> None:
         """A key was clicked in the bottom line."""
         self.simulate_key(event.key)
+
+    def action_command_palette(self) -> None:
+        """Every action by name."""
+        if not isinstance(self.screen, CommandPalette):
+            self.push_screen(CommandPalette(placeholder=t("keys.palette_help")))
+
+    def search_themes(self) -> None:
+        """Every theme by name."""
+        self.push_screen(CommandPalette([ThemeProvider], placeholder=t("keys.theme_help")))
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         """Every action of the screen, by name; then the languages, the themes, and export."""

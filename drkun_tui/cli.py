@@ -25,9 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
     _speak_utf8()
     set_language("auto")
-    # Bytes that are no text come as lone surrogates, which neither a pipe nor JSON takes.
+    # What the locale cannot decode comes as lone surrogates, which neither a pipe nor JSON takes.
     words = sys.argv[1:] if argv is None else argv
-    given = [word.encode("utf8", "replace").decode("utf8") for word in words]
+    given = [word.encode("utf8", "surrogateescape").decode("utf8", "replace") for word in words]
     arguments = argparse.Namespace(json="--json" in given, debug="--debug" in given)
     try:
         arguments = parser().parse_args(given)

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, Generic, TypeVar
@@ -20,6 +22,9 @@ EventT = TypeVar("EventT")
 
 LINE_LIMIT = 16 * 1024 * 1024
 """Bytes of the longest line that is read."""
+
+POLL_S = 0.005
+"""How often an ending child is looked at."""
 
 CRASHES = frozenset(
     -getattr(signal, name)
@@ -117,12 +122,26 @@ class Job(Generic[EventT]):
             return
         if self._process.stdin:
             self._process.stdin.close()
-        try:
-            await asyncio.wait_for(self._process.wait(), patience_s)
-        except TimeoutError:
+        discard = asyncio.ensure_future(self._discard())
+        if not await self._ends_within(patience_s):
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
-            await self._process.wait()
+            await self._ends_within(math.inf)
+        discard.cancel()
+
+    async def _ends_within(self, seconds: float) -> bool:
+        # Process.wait() also waits for the pipes, which are never done when nobody reads a full one.
+        give_up = time.monotonic() + seconds
+        while self.running and time.monotonic() < give_up:
+            await asyncio.sleep(POLL_S)
+        return not self.running
+
+    async def _discard(self) -> None:
+        """Read what nobody wants any more; whoever still waits for an event reads instead."""
+        if self._process and self._process.stdout:
+            with contextlib.suppress(RuntimeError):
+                while await self._process.stdout.read(LINE_LIMIT):
+                    pass
 
 
 def ended_by(exit_code: int | None) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -66,10 +67,22 @@ def save(settings: Settings, path: Path) -> None:
     """
     aside = path.with_suffix(f".{os.getpid()}.tmp")
     try:
-        aside.write_bytes(msgspec.toml.encode(settings))
+        aside.write_bytes(msgspec.toml.encode(_changed(settings)))
         aside.replace(path)
-    except OSError as error:
-        aside.unlink(missing_ok=True)
-        raise DrkunError(
-            "settings_unsaved", t("error.settings_unsaved", reason=error.strerror or str(error))
-        ) from error
+    except (OSError, UnicodeEncodeError) as error:
+        with contextlib.suppress(OSError):
+            aside.unlink()
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise DrkunError("settings_unsaved", t("error.settings_unsaved", reason=reason)) from error
+
+
+def _changed(settings: Settings) -> dict[str, Any]:
+    """What differs from the defaults. No None is among it, which TOML could not write."""
+    changed: dict[str, Any] = msgspec.to_builtins(settings)
+    default = msgspec.to_builtins(Sampling())
+    changed["sampling"] = {
+        name: value for name, value in changed["sampling"].items() if value != default[name]
+    }
+    if not changed["sampling"]:
+        del changed["sampling"]
+    return changed

@@ -39,9 +39,8 @@ PATIENCE_S = 120
 """A test that waits longer has hung."""
 
 GREEDY = Sampling(temperature=0)
-LONG = Sampling(temperature=5, top_p=1, top_k=0, repeat_penalty=1, max_tokens=0, seed=7)
-"""Draws evenly from the whole vocabulary, so that the end of the turn hardly ever comes up: an answer that
-fills the context."""
+LONG = Sampling(temperature=0, repeat_penalty=0.5, max_tokens=0)
+"""Rewards repetition, so that the answer goes round in circles until the context is full."""
 
 
 @pytest.fixture(autouse=True)
@@ -183,7 +182,8 @@ class EngineProcess:
         assert line.endswith(b"\n"), "the engine process has ended"
         self.lines.append(line)
         assert json.loads(line)["type"] in {"loading", "ready", "started", "delta", "finished", "failed"}
-        return protocol.decode_event(line)
+        event: Event = protocol.decode_event(line)
+        return event
 
     def until(self, *kinds: type) -> list[Event]:
         """Events up to one of these kinds."""
@@ -206,9 +206,7 @@ class EngineProcess:
         resume: Partial | None = None,
     ) -> Generate:
         self._numbers += 1
-        return Generate(
-            id=self._numbers, messages=messages, sampling=sampling, think=think, resume=resume
-        )
+        return Generate(id=self._numbers, messages=messages, sampling=sampling, think=think, resume=resume)
 
     def ask(
         self,

@@ -45,7 +45,10 @@ def test_the_answer_gets_a_quarter_at_most() -> None:
     messages = conversation(300, 300, 768 - 600 - 3 * OVERHEAD)
     for max_tokens in (0, 256, 100_000):
         assert fit(messages, tokenize, 1024, max_tokens)[1] == messages
-        assert fit([*messages[:2], ChatMessage("user", messages[2].content + "。")], tokenize, 1024, 0)[1] != messages
+        assert (
+            fit([*messages[:2], ChatMessage("user", messages[2].content + "。")], tokenize, 1024, 0)[1]
+            != messages
+        )
     assert len(tokenize(messages)) == 768
 
 

@@ -27,10 +27,16 @@ sys.exit(3)
 
 
 def job(module: str, home: Path, *args: str) -> Job[str]:
-    return Job(module, lambda line: line.decode().strip(), home / "logs" / "child.log", args)
+    return Job(module, lambda line: line.decode().strip(), home / "child.log", args)
 
 
-async def test_events_come_in_order_and_the_exit_code_is_known_at_the_end(home: Path, child: MakeChild) -> None:
+def state(job: Job[str]) -> tuple[bool, bool, int | None]:
+    return job.running, job.pid is not None, job.exit_code
+
+
+async def test_events_come_in_order_and_the_exit_code_is_known_at_the_end(
+    home: Path, child: MakeChild
+) -> None:
     source = """
         import sys
         print(*sys.argv[1:], sep="\\n")
@@ -38,14 +44,13 @@ async def test_events_come_in_order_and_the_exit_code_is_known_at_the_end(home: 
         sys.exit(7)
     """
     started = job(child(source), home, "one", "头晕")
-    assert (started.running, started.pid, started.exit_code) == (False, None, None)
+    assert state(started) == (False, False, None)
     await started.start()
-    assert started.running
-    assert started.pid
+    assert state(started) == (True, True, None)
     assert [await started.next_event() for _ in range(4)] == ["one", "头晕", None, None]
-    assert (started.running, started.pid, started.exit_code) == (False, None, 7)
+    assert state(started) == (False, False, 7)
     assert not started.crashed
-    assert (home / "logs" / "child.log").read_text() == "to the log\n"
+    assert (home / "child.log").read_text() == "to the log\n"
 
 
 async def test_the_log_holds_the_newest_run_only(home: Path, child: MakeChild) -> None:
@@ -53,7 +58,17 @@ async def test_the_log_holds_the_newest_run_only(home: Path, child: MakeChild) -
         started = job(child(f"import sys; print({word!r}, file=sys.stderr)"), home)
         await started.start()
         assert await started.next_event() is None
-    assert (home / "logs" / "child.log").read_text() == "second\n"
+    assert (home / "child.log").read_text() == "second\n"
+
+
+async def test_a_log_that_cannot_be_written_does_not_keep_the_child_from_running(
+    home: Path, child: MakeChild
+) -> None:
+    (home / "child.log").mkdir()
+    started = job(child("import sys; print('runs'); print('unheard', file=sys.stderr)"), home)
+    await started.start()
+    assert [await started.next_event() for _ in range(2)] == ["runs", None]
+    assert started.exit_code == 0
 
 
 async def test_a_job_that_was_never_started_has_no_events(home: Path) -> None:
@@ -176,7 +191,9 @@ async def test_a_child_hears_nothing_of_ctrl_c_in_the_terminal(home: Path, child
     await started.close()
 
 
-async def test_a_child_that_cannot_be_started_is_an_error(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_child_that_cannot_be_started_is_an_error(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sys, "executable", str(home / "nothing"))
     with pytest.raises(OSError, match="nothing"):
         await job("json", home).start()
@@ -213,9 +230,7 @@ NOISY_HOST = """
 async def test_what_a_library_prints_does_not_reach_the_events(home: Path, child: MakeChild) -> None:
     started: Job[Event] = Job(child(NOISY_HOST), protocol.decode_event, home / "engine.log")
     await started.start()
-    started.send(
-        protocol.encode(Load(path=str(starter()), context_length=512, threads=1, safe_mode=True))
-    )
+    started.send(protocol.encode(Load(path=str(starter()), context_length=512, threads=1, safe_mode=True)))
     started.send(protocol.encode(Generate(id=1, messages=user("你好"), sampling=GREEDY)))
     events = []
     while not isinstance(event := await started.next_event(), Finished | None):

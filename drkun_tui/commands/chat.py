@@ -22,7 +22,7 @@ def run(arguments: argparse.Namespace) -> int:
         settings = load(path)
     except DrkunError as error:
         # A wrong file is shown, not overwritten: this session's changes are not kept.
-        settings, notice = Settings(), error
+        settings, notice = Settings(), DrkunError(error.kind, error.message, t("chat.defaults"))
     set_language(settings.language)
     # Textual waits this long after Escape for the rest of a key sequence; over SSH 0.1 s is enough.
     os.environ.setdefault("ESCDELAY", "50")

@@ -172,9 +172,6 @@ class Session:
                 if not self.engine.loaded and self.plan is not None:
                     async for progress in self.engine.load(self.plan.load):
                         yield progress
-                        if self._stop.is_set():
-                            await self.engine.close()
-                            return
                         if self._stop.is_set() and not self.engine.loaded:
                             await self.engine.close()
                             return

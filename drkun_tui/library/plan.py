@@ -59,9 +59,10 @@ def plan_load(settings: Settings, *, fall_back: bool = False) -> Plan:
     try:
         return _plan(settings)
     except DrkunError as error:
-        if not fall_back or settings.model == STARTER:
+        simplest = msgspec.structs.replace(settings, model=STARTER, adapter=None, profile="auto")
+        if not fall_back or simplest == settings:
             raise
-        plan = _plan(msgspec.structs.replace(settings, model=STARTER, adapter=None, profile="auto"))
+        plan = _plan(simplest)
         notice = t("plan.fell_back", reason=error.message)
         return Plan(plan.model, None, plan.profile, plan.load, plan.reason, notice)
 

@@ -46,13 +46,23 @@ class ConsultScreen(Screen[None]):
     VERTICAL_BREAKPOINTS = [(0, "-short"), (14, "-tall")]
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "stop", "keys.stop", id="consult.stop"),
+        # The same key, when there is nothing to stop.
+        Binding("escape", "leave", "keys.leave", id="consult.leave", show=False),
         Binding("ctrl+j", "newline", "keys.newline", id="consult.newline"),
         Binding("ctrl+r", "regenerate", "keys.regenerate", id="consult.regenerate"),
         Binding("ctrl+g", "resume", "keys.resume", id="consult.resume"),
         Binding("ctrl+b", "edit", "keys.edit", id="consult.edit", show=False),
         Binding("ctrl+t", "reasoning", "keys.reasoning", id="consult.reasoning"),
         Binding("f8", "enlarge", "keys.enlarge", id="consult.enlarge", show=False),
-        Binding("f7", "hide_reasoning", "keys.hide_reasoning", id="consult.hide_reasoning", show=False),
+        # First, because a text field selects its text with this key.
+        Binding(
+            "f7",
+            "hide_reasoning",
+            "keys.hide_reasoning",
+            id="consult.hide_reasoning",
+            show=False,
+            priority=True,
+        ),
         Binding("f4", "think", "keys.think", id="consult.think"),
         Binding("ctrl+n", "new", "keys.new", id="consult.new"),
         Binding("ctrl+l", "list", "keys.list", id="consult.list"),
@@ -90,15 +100,18 @@ class ConsultScreen(Screen[None]):
 
     def on_mount(self) -> None:
         """Show what is there; the list and the model follow once the first frame is painted."""
-        settings = self.app.settings
-        self.set_class(settings.conversation_list, "-list")
-        pane = self.query_one(ReasoningPane)
-        pane.mode = settings.reasoning
+        self.set_class(self.app.settings.conversation_list, "-list")
+        self.query_one(ReasoningPane).mode = self.app.settings.reasoning
         prompt = self.query_one(Prompt)
         prompt.placeholder = t("consult.placeholder")
         prompt.focus()
         self.show_conversation()
         self.call_after_refresh(self._after_first_paint)
+
+    def on_screen_resume(self) -> None:
+        """Back from another place, where the settings may have been changed."""
+        self.query_one(ReasoningPane).mode = self.app.settings.reasoning
+        self.refresh_status()
 
     def _after_first_paint(self) -> None:
         self.refresh_list()
@@ -195,13 +208,17 @@ class ConsultScreen(Screen[None]):
             self._follow(self.session.resume())
 
     def action_stop(self) -> None:
-        """Stop the answer; with none under way, give up editing and go back to the prompt."""
+        """Stop the answer; with none under way, give up editing."""
         if self.session.turn is not None:
             self.session.stop()
             return
         if self._editing:
             self._editing = False
             self.query_one(Prompt).clear()
+        self.action_leave()
+
+    def action_leave(self) -> None:
+        """Back to the prompt: nothing told, nothing enlarged."""
         self.query_one(Notice).clear()
         self.remove_class("-enlarged")
         self.query_one(Prompt).focus()
@@ -218,6 +235,8 @@ class ConsultScreen(Screen[None]):
         """Show an answer as it comes."""
         self.query_one(Notice).clear()
         self._speed_from = None
+        # A question may come before it is known which model answers it.
+        await self.app.planned.wait()
         try:
             async for update in updates:
                 self._show_update(update)
@@ -245,6 +264,7 @@ class ConsultScreen(Screen[None]):
         if isinstance(update, Asked):
             self.query_one(Transcript).turns_changed()
             self.query_one(ReasoningPane).show(update.turn)
+            self.refresh_list()
             self.refresh_bindings()
         elif isinstance(update, Unsaved):
             self.query_one(Notice).fail(update.error)
@@ -413,7 +433,7 @@ class ConsultScreen(Screen[None]):
         """Offer only what can be done now."""
         last, answering = self.session.last, self.session.turn is not None
         if action == "stop":
-            return True if answering or self._editing else None
+            return answering or self._editing
         if action == "resume":
             return not answering and last is not None and last.state in RESUMABLE
         if action in ("regenerate", "edit"):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -16,10 +17,14 @@ from drkun_tui.ui.typeset.wrap import Line, Span, wrap
 from drkun_tui.ui.widgets.key_hints import KeyHints
 from drkun_tui.ui.widgets.line_view import LineView
 
+if TYPE_CHECKING:
+    from drkun_tui.app import DrkunApp
+
 
 class HelpScreen(ModalScreen[None]):
     """Reads the bindings as they are now, so a key that was mapped anew is shown where it is."""
 
+    app: DrkunApp
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,q,f1", "app.pop_screen", "keys.close", id="help.close")
     ]
@@ -45,22 +50,21 @@ class HelpScreen(ModalScreen[None]):
         view.lines_changed(0, follow=False)
 
     def _lines(self) -> list[Line]:
+        # Not the active bindings: what cannot be done just now is listed, too.
+        chosen = self.app.settings.keys
         keys: dict[str, tuple[str, list[str]]] = {}
-        for active in self._about.active_bindings.values():
-            binding = active.binding
-            if binding.id:
-                _, names = keys.setdefault(binding.id, (binding.description, []))
-                name = display(binding.key, binding.key_display)
-                if name not in names:
+        for binding in self._bindings_of(self._about):
+            place = (binding.id or "").partition(".")[0]
+            _, names = keys.setdefault(binding.description, (place, []))
+            for key in chosen.get(binding.id or "", binding.key).split(","):
+                if (name := display(key)) not in names:
                     names.append(name)
         order = {"prompt": 0, "app": 2}
         rows = [
             (", ".join(names), t(description), t(f"{description}_help"))
-            for action, (description, names) in sorted(
-                keys.items(), key=lambda item: order.get(item[0].partition(".")[0], 1)
-            )
+            for description, (_, names) in sorted(keys.items(), key=lambda item: order.get(item[1][0], 1))
         ]
-        widths = fit_columns(rows, (24, 24, 100))
+        widths = fit_columns(rows, (28, 24, 100))
         title: Line = (Span(t("help.title"), "heading"),)
         lines: list[Line] = [
             (
@@ -72,3 +76,11 @@ class HelpScreen(ModalScreen[None]):
         ]
         about = wrap([Span(t("help.about"), "dim")], max(20, self.query_one(LineView).size.width))
         return [title, (), *lines, (), *about]
+
+    @staticmethod
+    def _bindings_of(screen: Screen[Any]) -> Iterator[Binding]:
+        """Those of the focused widget, of what it stands in, and of the application."""
+        for node in (screen.focused or screen).ancestors_with_self:
+            for binding in type(node).BINDINGS:
+                if isinstance(binding, Binding) and binding.id:
+                    yield binding

@@ -39,7 +39,8 @@ class ModelsScreen(Screen[None]):
     app: DrkunApp
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "use", "keys.use", id="models.use"),
+        # First, or the list takes the key and the bottom line does not show it.
+        Binding("enter", "use", "keys.use", id="models.use", priority=True),
         Binding("tab", "app.focus_next", "keys.switch", id="models.switch"),
         Binding("r", "scan", "keys.scan", id="models.scan"),
         Binding("escape", "app.go('consult')", "keys.back", id="models.back"),

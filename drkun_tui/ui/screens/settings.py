@@ -53,7 +53,8 @@ class SettingsScreen(Screen[None]):
 
     app: DrkunApp
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "change", "keys.change", id="settings.change"),
+        # First, or the list takes the key and the bottom line does not show it.
+        Binding("enter", "change", "keys.change", id="settings.change", priority=True),
         Binding("delete,backspace", "reset", "keys.reset", id="settings.reset"),
         Binding("escape", "app.go('consult')", "keys.back", id="settings.back"),
     ]
@@ -70,6 +71,8 @@ class SettingsScreen(Screen[None]):
         self.query_one(Header).here = "settings"
         self._fill()
         self.query_one(OptionList).focus()
+        # Later: the application keeps the new theme when it hears of it itself.
+        self.app.theme_changed_signal.subscribe(self, lambda _: self.call_later(self._fill))
 
     def _rows(self) -> list[Row | str]:
         settings = self.app.settings

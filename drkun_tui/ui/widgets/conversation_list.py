@@ -66,14 +66,14 @@ class ConversationList(Vertical):
             if (name := _day(summary.updated_at)) != day:
                 if day:
                     options.append(Option("", disabled=True))
-                options.append(Option(Text(name, "dim"), disabled=True))
+                options.append(Option(Text(name), disabled=True))
                 day = name
             if summary.id == current:
                 highlighted = len(options)
             title = one_line(summary.title or t("consult.untitled"), 60)
             options.append(Option(Text(title, no_wrap=True, overflow="ellipsis"), id=f"c{summary.id}"))
         if not options:
-            options.append(Option(Text(t("consult.no_conversations"), "dim"), disabled=True))
+            options.append(Option(Text(t("consult.no_conversations")), disabled=True))
         self._fill(options, highlighted)
 
     def show_hits(self, hits: list[Hit]) -> None:
@@ -84,7 +84,7 @@ class ConversationList(Vertical):
             entry.append("\n" + one_line(hit.snippet, 60), "dim")
             options.append(Option(entry, id=f"c{hit.conversation_id}t{hit.turn_id}"))
         if not options:
-            options.append(Option(Text(t("consult.nothing_found"), "dim"), disabled=True))
+            options.append(Option(Text(t("consult.nothing_found")), disabled=True))
         self._fill(options, None)
 
     def _fill(self, options: list[Option | None], highlighted: int | None) -> None:

@@ -105,7 +105,8 @@ class Transcript(LineView):
             self._typeset_last(len(self._turns) - wanted, follow=False)
         else:
             self._lay_out(follow=False)
-        self.scroll_to(y=max(0, self._top_of(wanted) - 1), animate=False)
+        # Forced, because a conversation that has just been opened has no scrollbar yet.
+        self.scroll_to(y=max(0, self._top_of(wanted) - 1), animate=False, force=True)
         self.post_message(self.Chosen(self._turns[wanted]))
 
     # Typesetting
@@ -159,6 +160,12 @@ class Transcript(LineView):
         """Reaching the beginning brings earlier turns."""
         super().watch_scroll_y(old_value, new_value)
         if new_value <= 0 < old_value and len(self._typeset) < len(self._turns):
+            # Later, because an animation that is at its last step cannot be ended once more.
+            self.call_later(self._show_earlier)
+
+    def _show_earlier(self) -> None:
+        """Typeset some more turns above those that are there, which stay where they are."""
+        if self.scroll_offset.y <= 0:
             height = len(self.lines)
             self._typeset_last(len(self._typeset) + FIRST_SHOWN, follow=False)
             self.scroll_to(y=len(self.lines) - height, animate=False, immediate=True)
@@ -199,7 +206,8 @@ class TurnLines:
     def grow(self) -> int:
         """Typeset what is new in the answer; return the index of the first line that changed."""
         answer = self.turn.answer
-        if len(answer) < self._taken:
+        # What is above the answer may change, too: whether turns were left out is known a moment later.
+        if len(answer) < self._taken or self.turn.dropped_turns != self._dropped:
             self._begin()
             return self._grow_from(answer, 0)
         return self._grow_from(answer, self._sealed)
@@ -207,6 +215,7 @@ class TurnLines:
     def _begin(self) -> None:
         turn = self.turn
         self.lines = []
+        self._dropped = turn.dropped_turns
         if turn.dropped_turns:
             self.lines += self._note(t("consult.dropped", count=turn.dropped_turns), "warning")
             self.lines.append(BLANK)
