@@ -23,8 +23,8 @@ check: $(TOOLS)
 	$(BIN)/coverage report
 
 format: $(TOOLS)
-	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
 
 bench: $(TOOLS)
 	$(BIN)/python -m benchmarks

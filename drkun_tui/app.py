@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import msgspec
 from textual import work
@@ -51,7 +51,7 @@ class DrkunApp(App[None]):
     ]
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f2", "go('consult')", "keys.go_consult", id="app.consult", show=False),
-        Binding("f3", "go('models')", "keys.go_models", id="app.models"),
+        Binding("f3", "go('models')", "keys.go_models", id="app.models", priority=True),
         Binding("f6", "go('settings')", "keys.go_settings", id="app.settings", priority=True),
         Binding("ctrl+p", "command_palette", "keys.palette", id="app.palette", priority=True),
         Binding("f1", "help", "keys.help", id="app.help", priority=True),
@@ -118,7 +118,11 @@ class DrkunApp(App[None]):
             self._fail(error)
 
     def change_language(self, language: str) -> None:
-        """Show everything in another language."""
+        """Show everything in another language; not while an answer is being shown."""
+        if self.session.turn is not None:
+            self.action_go("consult")
+            self._say(t("consult.busy"))
+            return
         self.change_settings(language=language)
         i18n.set_language(language)
         while len(self.screen_stack) > 1:
@@ -143,8 +147,8 @@ class DrkunApp(App[None]):
             self.planned.set()
 
     def _tell(self, plan: Plan) -> None:
-        if plan.notice and (screen := self._consult_screen()) is not None:
-            screen.query_one(Notice).say(plan.notice, "warning")
+        if plan.notice:
+            self._say(plan.notice)
 
     def show_loading(self, event: Loading | Restarting | Ready | None) -> None:
         """Show the progress of a load; None when it failed."""
@@ -162,6 +166,10 @@ class DrkunApp(App[None]):
 
     def _consult_screen(self) -> ConsultScreen | None:
         return next((s for s in self.screen_stack if isinstance(s, ConsultScreen) and s.is_mounted), None)
+
+    def _say(self, text: str) -> None:
+        if (screen := self._consult_screen()) is not None:
+            screen.query_one(Notice).say(text, "warning")
 
     def _fail(self, error: DrkunError) -> None:
         if (screen := self._consult_screen()) is not None:
@@ -222,7 +230,9 @@ class DrkunApp(App[None]):
             yield SystemCommand(name, t("keys.language_help"), change)
         yield SystemCommand(t("keys.theme"), t("keys.theme_help"), self.action_change_theme)
         if self.session.conversation.turns:
-            yield SystemCommand(t("keys.export"), t("keys.export_help"), self.export_conversation)
+            yield SystemCommand(t("keys.export"), t("keys.export_help"), partial(self.export, "md"))
+            as_json = partial(self.export, "json")
+            yield SystemCommand(t("keys.export_json"), t("keys.export_json_help"), as_json)
 
     def _runner(self, action: str) -> Any:
         async def run() -> None:
@@ -230,19 +240,19 @@ class DrkunApp(App[None]):
 
         return run
 
-    def export_conversation(self) -> None:
-        """Write the conversation as Markdown into the current folder."""
+    def export(self, form: Literal["md", "json"]) -> None:
+        """Write the conversation into the current folder, as Markdown or JSON."""
         from drkun_tui.consult import export
 
         conversation = self.session.conversation
-        path = Path.cwd() / f"drkun-{conversation.id}.md"
+        path = Path.cwd() / f"drkun-{conversation.id}.{form}"
+        text = export.to_markdown(conversation) if form == "md" else export.to_json(conversation)
         try:
-            export.write(path, export.to_markdown(conversation))
+            export.write(path, text)
         except DrkunError as error:
             self._fail(error)
-            return
-        if (screen := self._consult_screen()) is not None:
-            screen.query_one(Notice).say(t("consult.exported", path=str(path)))
+        else:
+            self._say(t("consult.exported", path=str(path)))
 
     def _handle_exception(self, error: Exception) -> None:
         if self._tracebacks:

@@ -17,6 +17,7 @@ from typing import NoReturn
 from drkun_tui import __version__
 from drkun_tui.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, DrkunError
 from drkun_tui.i18n import set_language, t
+from drkun_tui.ui.typeset.sanitise import clean
 
 PROFILES = ("auto", "cpu", "gpu8", "gpu16", "remote")
 
@@ -112,7 +113,7 @@ def _fail(error: DrkunError, arguments: argparse.Namespace) -> int:
     try:
         if arguments.json:
             print(json.dumps({"error": error.as_dict()}, ensure_ascii=False), flush=True)
-        parts = (" ".join(part.split()) for part in (error.message, error.hint) if part)
+        parts = (" ".join(clean(part).split()) for part in (error.message, error.hint) if part)
         print(f"drkun: {'  '.join(parts)}", file=sys.stderr)
     except BrokenPipeError:
         _fall_silent()

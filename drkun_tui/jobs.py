@@ -59,15 +59,23 @@ class Job(Generic[EventT]):
             OSError: it cannot be started.
         """
         with self._open_log() as log:
-            self._process = await asyncio.create_subprocess_exec(
-                *self._command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                limit=LINE_LIMIT,
-                # Ctrl+C in the terminal is the interface's to handle, not the child's.
-                start_new_session=True,
+            starting = asyncio.ensure_future(
+                asyncio.create_subprocess_exec(
+                    *self._command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    limit=LINE_LIMIT,
+                    # Ctrl+C in the terminal is the interface's to handle, not the child's.
+                    start_new_session=True,
+                )
             )
+            try:
+                self._process = await asyncio.shield(starting)
+            except asyncio.CancelledError:
+                # asyncio that is cancelled in the middle of this can wait for the child for ever.
+                self._process = await starting
+                raise
 
     def _open_log(self) -> BinaryIO:
         try:
@@ -132,7 +140,7 @@ class Job(Generic[EventT]):
     async def _ends_within(self, seconds: float) -> bool:
         # Process.wait() also waits for the pipes, which are never done when nobody reads a full one.
         give_up = time.monotonic() + seconds
-        while self.running and time.monotonic() < give_up:
+        while self.running and time.monotonic() < give_up:  # noqa: ASYNC110
             await asyncio.sleep(POLL_S)
         return not self.running
 

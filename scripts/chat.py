@@ -13,6 +13,7 @@ from drkun_tui.engine.client import EngineClient
 from drkun_tui.engine.protocol import ChatMessage, Delta, Generate
 from drkun_tui.library.plan import plan_load
 from drkun_tui.settings import Settings
+from drkun_tui.ui.typeset.sanitise import clean
 
 
 async def main(question: str = "最近总是头晕，应该怎么办？", model: str = "starter") -> None:
@@ -24,8 +25,8 @@ async def main(question: str = "最近总是头晕，应该怎么办？", model:
         request = Generate(id=0, messages=[ChatMessage("user", question)])
         async for event in engine.generate(request):
             if isinstance(event, Delta):
-                print(event.thinking, end="", flush=True, file=sys.stderr)
-                print(event.answer, end="", flush=True)
+                print(clean(event.thinking), end="", flush=True, file=sys.stderr)
+                print(clean(event.answer), end="", flush=True)
         print()
     finally:
         await engine.close()

@@ -16,7 +16,7 @@ from drkun_tui.engine import client, protocol
 from drkun_tui.engine.protocol import Event, Failed, Finished, Generate, Load, Loading, Ready
 from drkun_tui.jobs import Job, ended_by
 from drkun_tui.paths import starter
-from tests.conftest import GREEDY, LONG, MakeChild, has_ended, user, wait_until
+from tests.conftest import GREEDY, LONG, PATIENCE_S, MakeChild, has_ended, user, wait_until
 
 ECHO = """
 import sys
@@ -103,6 +103,23 @@ async def test_a_cancelled_wait_loses_nothing(home: Path, child: MakeChild) -> N
     assert await started.next_event() == "half a line,and the rest"
     await started.close()
     assert started.exit_code == 0
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3, 5, 8])
+async def test_a_start_that_is_cancelled_leaves_no_child_behind(
+    home: Path, child: MakeChild, turns: int
+) -> None:
+    """After so many turns of the event loop."""
+    started = job(child(ECHO), home)
+    starting = asyncio.ensure_future(started.start())
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    starting.cancel()
+    async with asyncio.timeout(PATIENCE_S):
+        with contextlib.suppress(asyncio.CancelledError):
+            await starting
+        await started.close()
+    assert not started.running
 
 
 @pytest.mark.parametrize(

@@ -147,9 +147,8 @@ def test_the_title_follows_an_edited_first_question_but_not_a_chosen_name(store:
 
 
 def test_settings_of_a_conversation(store: Store) -> None:
-    conversation = store.create_conversation()
+    conversation = store.create_conversation("简短回答")
     ask(store, conversation, "头晕")
-    store.set_system(conversation.id, "简短回答")
     store.set_context_start(conversation.id, 9)
     loaded = store.load(conversation.id)
     assert loaded.system == "简短回答"

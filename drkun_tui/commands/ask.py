@@ -78,7 +78,7 @@ async def _ask(question: str, settings: Settings, plan: Plan, *, as_json: bool) 
         await engine.close()
     if finished is None or ready is None:
         return EXIT_INTERRUPTED
-    if finished.thinking_truncated:
+    if finished.thinking_truncated and finished.finish_reason == "length":
         _tell(t("consult.thinking_truncated"))
     _tell(t("consult.demonstration" if plan.model.demonstration else "consult.by_model"))
     if as_json:
@@ -148,16 +148,15 @@ def _tell(line: str) -> None:
 
 def _on_interrupt(engine: EngineClient) -> None:
     """Ctrl+C keeps what has come; a second one ends everything."""
-    loop = asyncio.get_running_loop()
+    loop, asking = asyncio.get_running_loop(), asyncio.current_task()
 
     def interrupt() -> None:
         with suppress(ValueError, RuntimeError):
             loop.remove_signal_handler(signal.SIGINT)
         if engine.loaded:
             engine.cancel()
-        else:
-            for task in asyncio.all_tasks(loop):
-                task.cancel()
+        elif asking is not None:
+            asking.cancel()
 
     # Windows has no such handlers; there Ctrl+C raises KeyboardInterrupt.
     with suppress(NotImplementedError):

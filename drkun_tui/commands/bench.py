@@ -17,6 +17,7 @@ from drkun_tui.errors import EXIT_DONE
 from drkun_tui.i18n import t
 from drkun_tui.library.plan import Plan, plan_load
 from drkun_tui.settings import Settings
+from drkun_tui.ui.table import cell
 
 QUESTION = "最近总是头晕，有时恶心，应该怎么办？需要做哪些检查？"
 PROMPT_TOKENS = 512
@@ -34,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         for name, value in result.items():
             shown = f"{value:,.2f}" if isinstance(value, float) else str(value)
-            print(f"{t(f'bench.{name}')}\t{shown}".expandtabs(28))
+            print(f"{cell(t(f'bench.{name}'), 24)}{shown}")
     return EXIT_DONE
 
 

@@ -38,7 +38,7 @@ class Finding:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Report; the exit code says whether the bundled model answers."""
+    """Report; the exit code says whether anything has failed."""
     findings = [
         _settings(),
         *_machine(),

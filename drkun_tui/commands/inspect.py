@@ -23,6 +23,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(facts, ensure_ascii=False))
     else:
+        # Shown below by itself, with its line breaks.
+        facts["metadata"].pop("tokenizer.chat_template", None)
         for name, value in facts.items():
             _show(name, value)
     return EXIT_DONE if model.complete else EXIT_NO_MODEL

@@ -9,6 +9,7 @@ from drkun_tui import hardware, paths, settings
 from drkun_tui.errors import EXIT_DONE
 from drkun_tui.i18n import set_language, t
 from drkun_tui.library import inventory
+from drkun_tui.library.fit import size_text
 from drkun_tui.library.plan import folders
 from drkun_tui.ui.table import GAP, cell, fit_columns, size
 from drkun_tui.ui.typeset.sanitise import one_line
@@ -32,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
             state = one_line(model.problems[0], 80)
         else:
             fit = model.fits(machine)["cpu"]
-            state = t("models.fits_yes" if fit.fits else "models.fits_no", need=size(fit.need_bytes))
+            state = t("models.fits_yes" if fit.fits else "models.fits_no", need=size_text(fit.need_bytes))
         rows.append(
             [
                 one_line(model.name, 60),

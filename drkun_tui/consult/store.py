@@ -110,10 +110,6 @@ class Store:
             "UPDATE conversations SET title = ? WHERE id = ?", _storable(title.strip()), conversation_id
         )
 
-    def set_system(self, conversation_id: int, system: str) -> None:
-        """Change the system text that goes before a conversation."""
-        self._change("UPDATE conversations SET system = ? WHERE id = ?", _storable(system), conversation_id)
-
     def set_context_start(self, conversation_id: int, context_start: int) -> None:
         """Remember that the turns before this index no longer go to the model."""
         self._change(

@@ -19,6 +19,7 @@ from drkun_tui.engine.client import Restarting
 from drkun_tui.engine.protocol import Delta, Loading, Ready
 from drkun_tui.errors import DrkunError
 from drkun_tui.i18n import t
+from drkun_tui.ui.screens.ask_text import AskText
 from drkun_tui.ui.screens.confirm import Confirm
 from drkun_tui.ui.typeset.markdown import code_blocks
 from drkun_tui.ui.typeset.sanitise import clean, one_line
@@ -48,7 +49,6 @@ class ConsultScreen(Screen[None]):
         Binding("escape", "stop", "keys.stop", id="consult.stop"),
         # The same key, when there is nothing to stop.
         Binding("escape", "leave", "keys.leave", id="consult.leave", show=False),
-        Binding("ctrl+j", "newline", "keys.newline", id="consult.newline"),
         Binding("ctrl+r", "regenerate", "keys.regenerate", id="consult.regenerate"),
         Binding("ctrl+g", "resume", "keys.resume", id="consult.resume"),
         Binding("ctrl+b", "edit", "keys.edit", id="consult.edit", show=False),
@@ -325,10 +325,6 @@ class ConsultScreen(Screen[None]):
         """Back to the newest line, and follow it again."""
         self.query_one(Transcript).scroll_end(animate=False)
 
-    def action_newline(self) -> None:
-        """A new line in the prompt, wherever the focus is."""
-        self.query_one(Prompt).action_newline()
-
     def action_think(self) -> None:
         """Let the model reason before it answers, or not."""
         self.app.change_settings(think=not self.app.settings.think)
@@ -409,6 +405,18 @@ class ConsultScreen(Screen[None]):
             self.query_one(Transcript).choose_turn(event.turn_id)
         self.remove_class("-list-over")
         self.query_one(Prompt).focus()
+
+    @on(ConversationList.RenameAsked)
+    @work(exit_on_error=False)
+    async def _rename(self, event: ConversationList.RenameAsked) -> None:
+        try:
+            old = self.app.store.load(event.conversation_id).title
+            new = await self.app.push_screen_wait(AskText(t("consult.rename_question"), old))
+            if new.strip() and new != old:
+                self.app.store.rename(event.conversation_id, new.strip())
+        except DrkunError as error:
+            self.query_one(Notice).fail(error)
+        self.refresh_list()
 
     @on(ConversationList.DeleteAsked)
     @work(exit_on_error=False)

@@ -18,6 +18,7 @@ from textual.widgets.option_list import Option
 from drkun_tui import hardware, paths, profiles
 from drkun_tui.i18n import t
 from drkun_tui.library import inventory
+from drkun_tui.library.fit import size_text
 from drkun_tui.library.model import Model
 from drkun_tui.library.plan import folders, loadable
 from drkun_tui.profiles import Profile
@@ -112,7 +113,7 @@ class ModelsScreen(Screen[None]):
             state = one_line(model.problems[0], 24)
         else:
             fits = model.fits(self._machine)["cpu"]
-            state = t("models.fits_yes" if fits.fits else "models.fits_no", need=size(fits.need_bytes))
+            state = t("models.fits_yes" if fits.fits else "models.fits_no", need=size_text(fits.need_bytes))
         kind = t(f"models.kind_{model.kind.replace('-', '_')}")
         context = f"{model.context_length}" if model.context_length else ""
         return [
@@ -125,6 +126,8 @@ class ModelsScreen(Screen[None]):
         ]
 
     def _show_profiles(self) -> None:
+        if (plan := self.app.session.plan) is not None:
+            self.query_one("#profiles-title", Static).update(Text(f"{t('models.profiles')}   {plan.reason}"))
         listing = self.query_one("#profiles", OptionList)
         for profile in CHOICES:
             possible, reason = profiles.availability(profile, self._machine)
@@ -166,6 +169,9 @@ class ModelsScreen(Screen[None]):
 
     @on(OptionList.OptionSelected)
     def _selected(self, event: OptionList.OptionSelected) -> None:
+        if self.app.session.turn is not None:
+            self.query_one(Notice).say(t("consult.busy"), "warning")
+            return
         if event.option_list.id == "profiles":
             self.app.change_settings(profile=event.option_id)
         else:
@@ -174,10 +180,8 @@ class ModelsScreen(Screen[None]):
                 problem = model.problems[0] if model.problems else t("models.not_loadable")
                 self.query_one(Notice).say(problem, "warning")
                 return
-            self.app.change_settings(model=model.name)
-        if self.app.session.turn is not None:
-            self.query_one(Notice).say(t("consult.busy"), "warning")
-            return
+            # An adapter belongs to the model that it was chosen with.
+            self.app.change_settings(model=model.name, adapter=None)
         self.app.action_go("consult")
         self.app.load_model()
 

@@ -11,19 +11,26 @@ from textual import events, on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
+from textual.dom import DOMNode
 from textual.screen import ModalScreen, Screen
-from textual.widgets import Input, OptionList, Static
+from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
 from drkun_tui.i18n import t
 from drkun_tui.sampling import Sampling
 from drkun_tui.settings import Settings
 from drkun_tui.ui.keys import display
+from drkun_tui.ui.screens.ask_text import AskText
+from drkun_tui.ui.screens.confirm import Confirm
 from drkun_tui.ui.screens.consult import ConsultScreen
+from drkun_tui.ui.screens.help import HelpScreen
+from drkun_tui.ui.screens.models import ModelsScreen
 from drkun_tui.ui.table import GAP, cell
 from drkun_tui.ui.typeset.sanitise import one_line
+from drkun_tui.ui.widgets.conversation_list import ConversationList
 from drkun_tui.ui.widgets.header import Header
 from drkun_tui.ui.widgets.key_hints import KeyHints
+from drkun_tui.ui.widgets.line_view import LineView
 from drkun_tui.ui.widgets.notice import Notice
 from drkun_tui.ui.widgets.prompt import Prompt
 
@@ -86,11 +93,16 @@ class SettingsScreen(Screen[None]):
         rows.append(t("settings.keys"))
         return [*rows, *(Row("key", name, keys) for name, keys in self._keys().items())]
 
+    def _owners(self) -> tuple[type[DOMNode], ...]:
+        """Whatever has keys."""
+        screens = (ConsultScreen, ModelsScreen, SettingsScreen, HelpScreen, Confirm, AskText)
+        return (type(self.app), Prompt, ConversationList, LineView, *screens)
+
     def _keys(self) -> dict[str, str]:
         """Every action that has an id, with the keys it has now."""
         bindings = [
             binding
-            for owner in (type(self.app), ConsultScreen, Prompt)
+            for owner in self._owners()
             for binding in owner.BINDINGS
             if isinstance(binding, Binding) and binding.id
         ]
@@ -125,7 +137,7 @@ class SettingsScreen(Screen[None]):
         return row.name if row.kind == "key" else t(f"settings.{row.name}_help")
 
     def _description(self, action_id: str) -> str:
-        for owner in (type(self.app), ConsultScreen, Prompt):
+        for owner in self._owners():
             for binding in owner.BINDINGS:
                 if isinstance(binding, Binding) and binding.id == action_id:
                     return binding.description
@@ -223,31 +235,6 @@ def _checked(settings: Settings, row: Row, value: str) -> dict[str, Any]:
         plain = value == "True"
     msgspec.convert({row.name: plain}, Settings)
     return {row.name: plain}
-
-
-class AskText(ModalScreen[str]):
-    """One line of text; the old one when it was left with Escape."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "leave", "keys.leave", id="ask.leave")]
-
-    def __init__(self, title: str, value: str) -> None:
-        super().__init__()
-        self._title, self._value = title, value
-
-    def compose(self) -> ComposeResult:
-        """Title and field."""
-        with Vertical(id="dialog"):
-            yield Static(self._title, markup=False)
-            yield Input(self._value, compact=True)
-        yield KeyHints()
-
-    @on(Input.Submitted)
-    def _submitted(self, event: Input.Submitted) -> None:
-        self.dismiss(event.value)
-
-    def action_leave(self) -> None:
-        """Change nothing."""
-        self.dismiss(self._value)
 
 
 class AskKey(ModalScreen[str]):

@@ -28,6 +28,7 @@ class ConversationList(Vertical):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("delete,ctrl+d", "delete", "keys.delete", id="list.delete", show=False),
+        Binding("r", "rename", "keys.rename", id="list.rename", show=False),
         Binding("escape", "leave", "keys.leave", id="list.leave", show=False),
     ]
 
@@ -47,6 +48,12 @@ class ConversationList(Vertical):
     @dataclass
     class DeleteAsked(Message):
         """The highlighted conversation should be deleted."""
+
+        conversation_id: int
+
+    @dataclass
+    class RenameAsked(Message):
+        """The highlighted conversation should be renamed."""
 
         conversation_id: int
 
@@ -113,13 +120,22 @@ class ConversationList(Vertical):
         conversation, _, turn = (event.option_id or "")[1:].partition("t")
         self.post_message(self.Opened(int(conversation), int(turn) if turn else None))
 
+    def action_rename(self) -> None:
+        """Ask for another name of the highlighted conversation."""
+        if (conversation_id := self._highlighted()) is not None:
+            self.post_message(self.RenameAsked(conversation_id))
+
     def action_delete(self) -> None:
         """Ask to delete the highlighted conversation."""
+        if (conversation_id := self._highlighted()) is not None:
+            self.post_message(self.DeleteAsked(conversation_id))
+
+    def _highlighted(self) -> int | None:
         listing = self.query_one(OptionList)
-        if listing.highlighted is not None:
-            option = listing.get_option_at_index(listing.highlighted)
-            if option.id:
-                self.post_message(self.DeleteAsked(int(option.id[1:].partition("t")[0])))
+        if listing.highlighted is None:
+            return None
+        option = listing.get_option_at_index(listing.highlighted)
+        return int(option.id[1:].partition("t")[0]) if option.id else None
 
     def action_leave(self) -> None:
         """Empty the search, then go back to the prompt."""

@@ -44,8 +44,8 @@ class LineView(ScrollView, can_focus=True):
     ALLOW_SELECT = True
     COMPONENT_CLASSES: ClassVar[set[str]] = {f"line--{name}" for name in STYLES}
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("end,G", "scroll_end", show=False),
-        Binding("home,g", "scroll_home", show=False),
+        Binding("end", "scroll_end", "keys.to_end", id="view.end", show=False),
+        Binding("home", "scroll_home", "keys.to_start", id="view.start", show=False),
     ]
 
     def __init__(self, *, id: str | None = None) -> None:
@@ -53,6 +53,8 @@ class LineView(ScrollView, can_focus=True):
         self.lines: list[Line] = []
         self._strips: LRUCache[int, Strip] = LRUCache(512)
         self._styles: dict[str, Style] = {}
+        self.following = True
+        """Is the reader at the end, so that what comes should stay in sight?"""
 
     @property
     def at_end(self) -> bool:
@@ -61,7 +63,7 @@ class LineView(ScrollView, can_focus=True):
 
     def lines_changed(self, first: int, *, follow: bool | None = None) -> None:
         """Paint `lines` from index `first` on; `follow` overrules whether to stay at the end."""
-        follow = self.at_end if follow is None else follow
+        follow = self.following if follow is None else follow
         for cached in list(self._strips.keys()):
             if cached >= first:
                 self._strips.discard(cached)
@@ -74,6 +76,11 @@ class LineView(ScrollView, can_focus=True):
         elif first < top + self.size.height:
             row = max(0, first - top)
             self.refresh(Region(0, row, self.size.width, self.size.height - row))
+
+    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
+        """The reader, or what comes, has scrolled."""
+        super().watch_scroll_y(old_value, new_value)
+        self.following = self.at_end
 
     def render_line(self, y: int) -> Strip:
         """One row of the window."""

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from rich.cells import cell_len
 from textual import events
-from textual.binding import Binding, BindingType
 from textual.message import Message
 
 from drkun_tui.consult import safety
@@ -36,11 +34,6 @@ BETWEEN: list[Line] = [BLANK, BLANK]
 
 class Transcript(LineView):
     """Shows turns, lets one answer be chosen, follows the newest while the reader is at the end."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up,k", "scroll_up", show=False),
-        Binding("down,j", "scroll_down", show=False),
-    ]
 
     @dataclass
     class Chosen(Message):
@@ -145,15 +138,14 @@ class Transcript(LineView):
 
     def retypeset(self) -> None:
         """The width changed."""
-        follow = self.at_end
-        self._typeset_last(len(self._typeset), follow=follow)
+        self._typeset_last(len(self._typeset), follow=self.following)
 
     def on_resize(self) -> None:
         """Break the lines anew when the width changed."""
         if self.size.width != self._width:
             self._width = self.size.width
             self.retypeset()
-        elif self.at_end:
+        elif self.following:
             self.lines_changed(len(self.lines), follow=True)
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
@@ -270,7 +262,7 @@ class TurnLines:
         has_answer = len(self.lines) > self._answer_at
         if has_answer:
             lines.append(BLANK)
-        if turn.thinking_truncated:
+        if turn.thinking_truncated and turn.state is State.LENGTH:
             lines += self._note(t("consult.thinking_truncated"), "warning")
         elif turn.state is not State.DONE:
             lines += self._note(t(f"consult.state_{turn.state}"), "warning")
@@ -289,7 +281,11 @@ class TurnLines:
             parts.append(t(f"profile.{turn.profile}"))
         if speed := turn.timings.get("decode_tok_s"):
             parts.append(f"{speed:.0f} tok/s")
-        details = "".join(f"   {part}" for part in parts if part)
+        details = ""
+        for part in parts:
+            # One line: what does not fit is in the top line or the reasoning's title.
+            if part and cell_len(said + details + part) + 3 <= self._inner:
+                details += f"   {part}"
         return [Span(said, "warning" if turn.demonstration else "dim"), Span(details, "dim")]
 
     def _note(self, text: str, style: str) -> list[Line]:
