@@ -17,7 +17,6 @@ from typing import NoReturn
 from drkun_tui import __version__
 from drkun_tui.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, DrkunError
 from drkun_tui.i18n import set_language, t
-from drkun_tui.ui.typeset.sanitise import clean
 
 PROFILES = ("auto", "cpu", "gpu8", "gpu16", "remote")
 
@@ -55,43 +54,43 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     """The whole grammar."""
     common = _Parser(add_help=False)
-    common.add_argument("--json", action="store_true", help="one JSON object on standard output")
-    common.add_argument("--debug", action="store_true", help="show tracebacks")
+    common.add_argument("--json", action="store_true", help=t("cli.json"))
+    common.add_argument("--debug", action="store_true", help=t("cli.debug"))
 
     top = _Parser(
         prog="drkun",
-        description="Ask a medical question; a model on this machine reasons and answers.",
-        epilog="Without a command: the chat screen. 不带命令：打开咨询界面。",
+        description=t("cli.description"),
+        epilog=t("cli.epilog"),
     )
     top.add_argument("--version", action="version", version=f"drkun {__version__}")
-    top.add_argument("--debug", action="store_true", help="show tracebacks")
+    top.add_argument("--debug", action="store_true", help=t("cli.debug"))
     top.set_defaults(json=False)
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
 
     chosen = _Parser(add_help=False)
-    chosen.add_argument("--model", metavar="M", help="name or path; default: the one in the settings")
-    chosen.add_argument("--adapter", metavar="A", help="GGUF LoRA to attach")
-    chosen.add_argument("--profile", choices=PROFILES, help="how the model is loaded")
-    chosen.add_argument("--context", type=_count, metavar="N", help="context length in tokens")
-    chosen.add_argument("--threads", type=_count, metavar="N", help="default: one for each physical core")
+    chosen.add_argument("--model", metavar="M", help=t("cli.model"))
+    chosen.add_argument("--adapter", metavar="A", help=t("cli.adapter"))
+    chosen.add_argument("--profile", choices=PROFILES, help=t("cli.profile"))
+    chosen.add_argument("--context", type=_count, metavar="N", help=t("cli.context"))
+    chosen.add_argument("--threads", type=_count, metavar="N", help=t("cli.threads"))
 
-    ask = commands.add_parser("ask", parents=[common, chosen], help="answer one question")
-    ask.add_argument("text", nargs="*", metavar="TEXT", help="the question; standard input without it")
-    ask.add_argument("--system", metavar="T", help="system prompt")
-    ask.add_argument("--no-think", action="store_true", help="answer without reasoning")
-    ask.add_argument("--max-tokens", type=_count, metavar="N", help="reasoning and answer, 0: to the end")
-    ask.add_argument("--temperature", type=float, metavar="X", help="0 is greedy")
+    ask = commands.add_parser("ask", parents=[common, chosen], help=t("cli.ask"))
+    ask.add_argument("text", nargs="*", metavar="TEXT", help=t("cli.text"))
+    ask.add_argument("--system", metavar="T", help=t("cli.system"))
+    ask.add_argument("--no-think", action="store_true", help=t("cli.no_think"))
+    ask.add_argument("--max-tokens", type=_count, metavar="N", help=t("cli.max_tokens"))
+    ask.add_argument("--temperature", type=float, metavar="X", help=t("cli.temperature"))
     ask.add_argument("--top-p", type=float, metavar="X")
     ask.add_argument("--top-k", type=_count, metavar="N")
     ask.add_argument("--repeat-penalty", type=float, metavar="X")
     ask.add_argument("--seed", type=_count, metavar="N")
 
-    commands.add_parser("models", parents=[common], help="list the models on disk")
-    inspect = commands.add_parser("inspect", parents=[common], help="what one model's files say")
+    commands.add_parser("models", parents=[common], help=t("cli.models"))
+    inspect = commands.add_parser("inspect", parents=[common], help=t("cli.inspect"))
     inspect.add_argument("model", metavar="PATH|NAME")
-    commands.add_parser("doctor", parents=[common], help="what works on this machine, and what does not")
-    bench = commands.add_parser("bench", parents=[common, chosen], help="measure a model's speed here")
-    bench.add_argument("--runs", type=_count, default=3, metavar="N", help="answers to measure (3)")
+    commands.add_parser("doctor", parents=[common], help=t("cli.doctor"))
+    bench = commands.add_parser("bench", parents=[common, chosen], help=t("cli.bench"))
+    bench.add_argument("--runs", type=_count, default=3, metavar="N", help=t("cli.runs"))
     return top
 
 
@@ -110,6 +109,9 @@ def _count(text: str) -> int:
 
 
 def _fail(error: DrkunError, arguments: argparse.Namespace) -> int:
+    # Imported late: what goes well needs no cleaning, and `drkun --version` no width tables.
+    from drkun_tui.ui.typeset.sanitise import clean
+
     try:
         if arguments.json:
             print(json.dumps({"error": error.as_dict()}, ensure_ascii=False), flush=True)

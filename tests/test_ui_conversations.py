@@ -5,6 +5,7 @@ from __future__ import annotations
 from textual.widgets import Input, OptionList
 
 from drkun_tui.i18n import t
+from drkun_tui.ui.screens.ask_text import AskText
 from drkun_tui.ui.screens.confirm import Confirm
 from drkun_tui.ui.widgets.notice import Notice
 from tests.ui_helpers import RAMBLING, Chat, chat, plainly, settings_on_disk, stored
@@ -161,6 +162,20 @@ async def test_a_conversation_deleted_elsewhere_is_told() -> None:
         await it.press("home", "enter")
         await it.until(lambda: t("store.missing") in it.notice())
         assert not it.turns
+
+
+async def test_a_conversation_is_renamed() -> None:
+    conversation = stored(("头晕怎么办", "先量血压。"))
+    async with chat(loaded=False) as it:
+        for key, title in (("escape", "头晕怎么办"), ("enter", "[b]父亲的血压")):
+            await listed(it)
+            await it.press("home", "r")
+            await it.until(lambda: isinstance(it.app.screen, AskText))
+            it.app.screen.query_one(Input).clear()
+            await it.type("[b]父亲的血压")
+            await it.press(key)
+            await it.until(lambda title=title: title in it.seen("#list"))  # type: ignore[misc]
+            assert it.app.store.load(conversation.id).title == title
 
 
 async def test_the_list_is_folded_and_that_is_kept() -> None:
