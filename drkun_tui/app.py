@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import msgspec
 from textual import work
@@ -25,7 +26,6 @@ from drkun_tui.engine.client import EngineClient, Restarting
 from drkun_tui.engine.protocol import Loading, Ready
 from drkun_tui.errors import EXIT_FAILED, DrkunError
 from drkun_tui.i18n import t
-from drkun_tui.library.plan import Plan, plan_load
 from drkun_tui.settings import Settings
 from drkun_tui.ui import theme
 from drkun_tui.ui.screens.consult import ConsultScreen
@@ -33,6 +33,9 @@ from drkun_tui.ui.typeset.markdown import render_block
 from drkun_tui.ui.widgets.header import Header
 from drkun_tui.ui.widgets.key_hints import KeyHints
 from drkun_tui.ui.widgets.notice import Notice
+
+if TYPE_CHECKING:
+    from drkun_tui.library.plan import Plan
 
 
 class DrkunApp(App[None]):
@@ -97,6 +100,8 @@ class DrkunApp(App[None]):
         self.call_after_refresh(self._after_first_paint)
 
     def _after_first_paint(self) -> None:
+        gc.freeze()
+        gc.enable()
         if self._notice is not None:
             self._fail(self._notice)
         self.load_model()
@@ -134,6 +139,9 @@ class DrkunApp(App[None]):
     @work(group="load", exclusive=True, exit_on_error=False)
     async def load_model(self) -> None:
         """Load the model that the settings name, showing how far it is."""
+        # Imported late: the first frame does not wait for it.
+        from drkun_tui.library.plan import plan_load
+
         try:
             plan = await asyncio.to_thread(plan_load, self.settings, fall_back=True)
             self._tell(plan)

@@ -59,23 +59,15 @@ class Job(Generic[EventT]):
             OSError: it cannot be started.
         """
         with self._open_log() as log:
-            starting = asyncio.ensure_future(
-                asyncio.create_subprocess_exec(
-                    *self._command,
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=log,
-                    limit=LINE_LIMIT,
-                    # Ctrl+C in the terminal is the interface's to handle, not the child's.
-                    start_new_session=True,
-                )
+            self._process = await asyncio.create_subprocess_exec(
+                *self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                limit=LINE_LIMIT,
+                # Ctrl+C in the terminal is the interface's to handle, not the child's.
+                start_new_session=True,
             )
-            try:
-                self._process = await asyncio.shield(starting)
-            except asyncio.CancelledError:
-                # asyncio that is cancelled in the middle of this can wait for the child for ever.
-                self._process = await starting
-                raise
 
     def _open_log(self) -> BinaryIO:
         try:
@@ -135,6 +127,8 @@ class Job(Generic[EventT]):
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
             await self._ends_within(math.inf)
+        # asyncio complains at exit about a child whose pipe it has not seen end.
+        await asyncio.wait({discard}, timeout=patience_s)
         discard.cancel()
 
     async def _ends_within(self, seconds: float) -> bool:

@@ -37,7 +37,7 @@ JSON_FIELDS = {
 
 @pytest.fixture(autouse=True)
 def chinese(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("LC_MESSAGES", "LC_ALL", "PYTHONIOENCODING", "NO_COLOR"):
+    for name in ("LC_MESSAGES", "LC_ALL", "PYTHONIOENCODING", "PYTHONUNBUFFERED", "PYTHONUTF8", "NO_COLOR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("LANG", "zh_CN.UTF-8")
 

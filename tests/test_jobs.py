@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil  # type: ignore[import-untyped]
 import pytest
 
 from drkun_tui.engine import client, protocol
@@ -110,7 +111,8 @@ async def test_a_start_that_is_cancelled_leaves_no_child_behind(
     home: Path, child: MakeChild, turns: int
 ) -> None:
     """After so many turns of the event loop."""
-    started = job(child(ECHO), home)
+    module = child(ECHO)
+    started = job(module, home)
     starting = asyncio.ensure_future(started.start())
     for _ in range(turns):
         await asyncio.sleep(0)
@@ -120,6 +122,11 @@ async def test_a_start_that_is_cancelled_leaves_no_child_behind(
             await starting
         await started.close()
     assert not started.running
+
+    def gone() -> bool:
+        return not any(module in process.cmdline() for process in psutil.Process().children())
+
+    wait_until(gone)
 
 
 @pytest.mark.parametrize(

@@ -155,8 +155,10 @@ def harmless(it: Chat) -> bool:
 
 
 async def test_text_from_outside_is_shown_as_it_is_and_steers_nothing() -> None:
-    stored((HOSTILE, HOSTILE), reasoning=HOSTILE, model=HOSTILE, error=HOSTILE)
+    conversation = stored((HOSTILE, HOSTILE), reasoning=HOSTILE, model=HOSTILE, error=HOSTILE)
     async with chat() as it:
+        it.app.store.rename(conversation.id, HOSTILE)
+        it.screen.refresh_list()
         await shown(it, HOSTILE)
         assert it.seen("#transcript").count(HARMLESS) >= 3
         assert HARMLESS in it.seen("#reasoning-text")

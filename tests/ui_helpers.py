@@ -243,7 +243,7 @@ async def chat(
         if loaded:
             await under_test.loaded()
         yield under_test
-        if app._exception is None:
+        if app._exception is None and not app._exit:
             await app.action_quit()
     assert not troubles
     assert not [pid for pid in engines if is_running(pid)]

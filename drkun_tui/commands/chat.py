@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 
@@ -24,6 +25,8 @@ def run(arguments: argparse.Namespace) -> int:
         # A wrong file is shown, not overwritten: this session's changes are not kept.
         settings, notice = Settings(), DrkunError(error.kind, error.message, t("chat.defaults"))
     set_language(settings.language)
+    # Nothing made before the first frame is garbage; collecting it would only delay that frame.
+    gc.disable()
     # Textual waits this long after Escape for the rest of a key sequence; over SSH 0.1 s is enough.
     os.environ.setdefault("ESCDELAY", "50")
     from drkun_tui.app import run as run_app

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -15,8 +16,10 @@ from drkun_tui.consult.store import Store
 from drkun_tui.engine.client import EngineClient, Restarting
 from drkun_tui.engine.protocol import Delta, Finished, Generate, Loading, Partial, Ready, Started
 from drkun_tui.errors import DrkunError
-from drkun_tui.library.plan import Plan
 from drkun_tui.sampling import Sampling
+
+if TYPE_CHECKING:
+    from drkun_tui.library.plan import Plan
 
 SAVE_EVERY_S = 0.5
 """A crash loses at most this much of an answer."""

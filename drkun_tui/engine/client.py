@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from drkun_tui import i18n
-from drkun_tui.engine import protocol, safe_mode
+from drkun_tui.engine import protocol
 from drkun_tui.engine.protocol import (
     Cancel,
     Delta,
@@ -73,6 +73,9 @@ class EngineClient:
         Raises:
             DrkunError: the model cannot be loaded, or the engine died.
         """
+        # Imported late: the first frame of the screen does not wait for it.
+        from drkun_tui.engine import safe_mode
+
         await self.close()
         if safe_mode.is_needed(self._machine_memory):
             request = msgspec.structs.replace(request, safe_mode=True)
@@ -127,6 +130,8 @@ class EngineClient:
                 if event is None:
                     self._current = None
                     if job.crashed and not ready.safe_mode:
+                        from drkun_tui.engine import safe_mode
+
                         safe_mode.remember(self._machine_memory)
                     raise self._died(job, "engine_died")
                 # A generation that was left before its end may still have events in the pipe.

@@ -13,7 +13,7 @@ import math
 WINDOW = 8
 """Steps that are looked at together."""
 
-BUSY = 3.0
+BUSY = 10.0
 """A window this many times slower than its quickest step means that the cores are not ours alone."""
 
 SHARE = 0.05
