@@ -51,6 +51,8 @@ class Terminal:
 
     def __enter__(self) -> Terminal:
         self._folder = tempfile.TemporaryDirectory(prefix="drkun-terminal-")
+        # The server's socket lives and goes with the folder.
+        self._environment["TMUX_TMPDIR"] = self._folder.name
         gate, out = Path(self._folder.name) / "gate", Path(self._folder.name) / "out"
         os.mkfifo(gate)
         os.mkfifo(out)

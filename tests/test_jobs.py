@@ -203,7 +203,7 @@ async def test_close_ends_a_child_that_nobody_reads(home: Path, child: MakeChild
 async def test_long_lines_arrive_whole(home: Path, child: MakeChild) -> None:
     started = job(child("print('晕' * 1_000_000)"), home)
     await started.start()
-    assert await started.next_event() == "晕" * 1_000_000
+    assert [await started.next_event() for _ in range(2)] == ["晕" * 1_000_000, None]
 
 
 async def test_a_child_hears_nothing_of_ctrl_c_in_the_terminal(home: Path, child: MakeChild) -> None:

@@ -157,7 +157,7 @@ def harmless(it: Chat) -> bool:
 async def test_text_from_outside_is_shown_as_it_is_and_steers_nothing() -> None:
     conversation = stored((HOSTILE, HOSTILE), reasoning=HOSTILE, model=HOSTILE, error=HOSTILE)
     async with chat() as it:
-        it.app.store.rename(conversation.id, HOSTILE)
+        it.app.store.rename(conversation.id, "\x1b[31m\u202e" + HOSTILE)
         it.screen.refresh_list()
         await shown(it, HOSTILE)
         assert it.seen("#transcript").count(HARMLESS) >= 3

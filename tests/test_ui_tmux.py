@@ -31,12 +31,14 @@ class Terminal:
     def __init__(self, folder: Path) -> None:
         self._socket = folder / "tmux"
         configuration = folder / "tmux.conf"
-        # A program that has ended leaves its screen and its exit code.
+        # A program that has ended leaves its screen.
         configuration.write_text("set -g remain-on-exit on\nset -g default-terminal screen-256color\n")
         self._environment = {key: value for key, value in os.environ.items() if not key.startswith("LC_")}
         self._environment |= {"LANG": "C.UTF-8", "TERM": "xterm-256color"}
         self._environment.pop("TMUX", None)
-        command = f"exec {shlex.quote(sys.executable)} -m drkun_tui"
+        # tmux itself at times loses the exit code of what it has started, so a shell writes it down.
+        self._code = folder / "exit-code"
+        command = f"{shlex.quote(sys.executable)} -m drkun_tui; echo $? > {shlex.quote(str(self._code))}"
         self._run("-f", str(configuration), "new-session", "-d", "-x", "100", "-y", "30", command)
 
     def _run(self, *arguments: str) -> str:
@@ -50,6 +52,7 @@ class Terminal:
         ).stdout
 
     def start_again(self) -> None:
+        self._code.unlink()
         self._run("respawn-pane", "-k")
 
     def close(self) -> None:
@@ -61,14 +64,13 @@ class Terminal:
 
     @property
     def pid(self) -> int:
-        return int(self._run("display-message", "-p", "#{pane_pid}"))
+        shell = psutil.Process(int(self._run("display-message", "-p", "#{pane_pid}")))
+        return int(shell.children()[0].pid)
 
     @property
     def ended(self) -> str:
-        """The exit code; "signal" without one, which may come a moment later; "" while it runs."""
-        told = self._run("display-message", "-p", "#{pane_dead} #{pane_dead_status}")
-        dead, _, code = told.strip().partition(" ")
-        return (code or "signal") if dead == "1" else ""
+        """The exit code; "" while it runs."""
+        return self._code.read_text("utf8").strip() if self._code.exists() else ""
 
     def type(self, text: str) -> None:
         self._run("send-keys", "-l", text)
