@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import queue
+import signal
 import struct
 import subprocess
 import sys
@@ -34,6 +35,9 @@ from drkun_tui.engine.protocol import (
     Started,
 )
 from drkun_tui.sampling import Sampling
+
+# Whoever starts the tests in the background may have Ctrl+C ignored, and children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 PATIENCE_S = 120
 """A test that waits longer has hung."""
