@@ -19,7 +19,7 @@ import pytest
 from drkun_tui import __version__, cli, i18n, paths
 from drkun_tui.engine import client
 from drkun_tui.library import inventory
-from tests.conftest import MakeChild, has_ended, starter_with, wait_until
+from tests.conftest import PATIENCE_S, MakeChild, has_ended, starter_with, wait_until
 from tests.gguf_files import metadata, write
 
 pytestmark = pytest.mark.usefixtures("known_machine")
@@ -72,7 +72,8 @@ def run(*arguments: str, given: str | bytes | None = "", env: Mapping[str, str] 
     """Run a command in a process of its own."""
     raw = given.encode() if isinstance(given, str) else given
     environment = {**os.environ, **(env or {})}
-    return Ran(subprocess.run([*DRKUN, *arguments], input=raw, capture_output=True, env=environment))
+    command = [*DRKUN, *arguments]
+    return Ran(subprocess.run(command, input=raw, capture_output=True, env=environment, timeout=PATIENCE_S))
 
 
 # Asking
@@ -334,9 +335,16 @@ def test_a_data_folder_that_cannot_be_made(tmp_path: Path) -> None:
 
 
 def start(*command: str) -> subprocess.Popen[bytes]:
-    """A command whose output is read byte by byte, so that none is left behind in a buffer."""
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, bufsize=0)
+    """A command that hears Ctrl+C, as one started in the background of a script would not, and whose
+    output is read byte by byte, so that none is left behind in a buffer."""
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        bufsize=0,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 def engine_of(process: subprocess.Popen[bytes]) -> int:
@@ -355,7 +363,10 @@ def engine_of(process: subprocess.Popen[bytes]) -> int:
 
 
 def end_of(process: subprocess.Popen[bytes], before: bytes = b"") -> Ran:
-    out, err = process.communicate()
+    try:
+        out, err = process.communicate(timeout=PATIENCE_S)
+    finally:
+        process.kill()
     return Ran(subprocess.CompletedProcess((), process.returncode, before + out, err))
 
 
