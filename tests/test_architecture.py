@@ -31,11 +31,14 @@ FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 
 HEAVY = {
     *("torch", "transformers", "peft", "trl", "unsloth", "datasets", "bitsandbytes", "accelerate"),
-    *("llama_cpp", "numpy", "jinja2"),
+    *("triton", "tokenizers", "safetensors", "llama_cpp", "numpy", "jinja2"),
 }
 
-ENGINE_ONLY = {"drkun_tui.engine.llama_cpp", "drkun_tui.engine.chat_template", "drkun_tui.engine.host"}
-"""What only the engine process may import."""
+ENGINE_ONLY = {
+    *("drkun_tui.engine.llama_cpp", "drkun_tui.engine.chat_template", "drkun_tui.engine.host"),
+    "drkun_tui.engine.prompting",
+}
+"""What only the engine process may import, besides the Transformers engine."""
 
 
 def module_of(path: Path) -> str:
@@ -44,6 +47,8 @@ def module_of(path: Path) -> str:
 
 
 MODULES = {module_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+ENGINE_ONLY |= {name for name in MODULES if name.startswith("drkun_tui.engine.transformers")}
 
 
 def imports(path: Path) -> Iterator[str]:

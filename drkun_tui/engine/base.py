@@ -8,6 +8,9 @@ from typing import Protocol
 
 from drkun_tui.engine.protocol import Event, FinishReason, Generate, Load, Ready
 
+PENALTY_LAST_N = 64
+"""Tokens that the repeat penalty looks back on."""
+
 
 class EngineError(Exception):
     """A failure inside an engine, with the catalogue key of its sentence.

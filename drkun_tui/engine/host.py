@@ -84,12 +84,7 @@ class Host:
 
     def _load(self, request: Load) -> None:
         self._emit(Loading("start", 0.0))
-        # The one import that is heavy or can crash happens in this process, after its first word.
-        try:
-            from drkun_tui.engine.llama_cpp import LlamaCpp
-        except (ImportError, OSError, RuntimeError) as error:
-            raise EngineError("engine_missing", reason=str(error)[:200]) from error
-        engine = LlamaCpp()
+        engine = _engine(request)
         self._emit(engine.load(request, self._emit))
         self._engine = engine
 
@@ -214,6 +209,21 @@ class Answer:
             )
             self._thinking = self._answer = ""
             self._reclassify = False
+
+
+def _engine(request: Load) -> Engine:
+    """The engine that `request` names. What is heavy or can crash is imported here, after the first word."""
+    try:
+        if request.engine == "transformers":
+            from drkun_tui.engine.transformers.engine import Transformers
+
+            return Transformers()
+        from drkun_tui.engine.llama_cpp import LlamaCpp
+
+        return LlamaCpp()
+    except (ImportError, OSError, RuntimeError) as error:
+        kind = "gpu_packages" if request.engine == "transformers" else "engine_missing"
+        raise EngineError(kind, reason=" ".join(str(error).split())[:200]) from error
 
 
 def _take_over_stdout() -> BinaryIO:

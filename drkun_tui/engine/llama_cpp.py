@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import codecs
 import ctypes
-import random
 import sys
 import time
 from pathlib import Path
@@ -17,11 +16,11 @@ from typing import Any
 
 import llama_cpp as binding
 
-from drkun_tui.engine import context
-from drkun_tui.engine.base import Emit, EngineError, Prompt, Stopping, Tokens
-from drkun_tui.engine.chat_template import CHATML, ChatTemplate, carry_on
+from drkun_tui.engine import prompting
+from drkun_tui.engine.base import PENALTY_LAST_N, Emit, EngineError, Prompt, Stopping, Tokens
+from drkun_tui.engine.chat_template import CHATML, ChatTemplate
 from drkun_tui.engine.pace import Pace
-from drkun_tui.engine.protocol import ChatMessage, Generate, Load, Loading, Ready
+from drkun_tui.engine.protocol import Generate, Load, Loading, Ready
 from drkun_tui.engine.thinking import SPELLINGS
 from drkun_tui.sampling import Sampling
 
@@ -31,9 +30,6 @@ BATCH = 512
 SLOW_STEP_S = 0.02
 """A decode step this slow is watched for a cancel from inside; a quicker one ends soon anyway, and
 asking Python about every node of its graph would cost some eight per cent."""
-
-PENALTY_LAST_N = 64
-"""Tokens that the repeat penalty looks back on."""
 
 _ABORTED = 2
 """What ``llama_decode`` returns when the abort callback said so."""
@@ -103,25 +99,10 @@ class LlamaCpp:
 
     def prepare(self, request: Generate) -> Prompt:
         """See `Engine.prepare`."""
-
-        def opening(messages: list[ChatMessage]) -> str:
-            return self._template.render(messages, think=request.think)
-
-        def tokenize(messages: list[ChatMessage]) -> list[int]:
-            prompt = opening(messages)
-            return self._tokenize(prompt + carry_on(prompt, request.resume))
-
-        sampling = request.sampling
-        self._prompt, kept = context.fit(request.messages, tokenize, self._n_ctx, sampling.max_tokens)
-        prompt = opening(kept)
-        return Prompt(
-            opening=prompt,
-            carried=carry_on(prompt, request.resume),
-            tokens=len(self._prompt),
-            reused_tokens=self._reuse(self._prompt),
-            dropped_messages=len(request.messages) - len(kept),
-            seed=random.getrandbits(31) if sampling.seed is None else sampling.seed,
+        self._prompt, prompt = prompting.build(
+            request, self._template, self._tokenize, self._n_ctx, self._reuse
         )
+        return prompt
 
     def generate(self, request: Generate, prompt: Prompt, stopping: Stopping) -> Tokens:
         """See `Engine.generate`."""
@@ -140,10 +121,8 @@ class LlamaCpp:
     def settle(self, request: Generate, answer: str, stopping: Stopping) -> None:
         """See `Engine.settle`."""
         self._stopping = stopping
-        past = [*request.messages, ChatMessage("assistant", answer)]
-        tokens = self._tokenize(self._template.history(past, think=request.think))
-        # The next turn needs room for a question; a history without it will be shortened instead.
-        if len(tokens) < self._n_ctx - 2 * context.SMALLEST_ANSWER:
+        tokens = prompting.next_history(request, answer, self._template, self._tokenize, self._n_ctx)
+        if tokens:
             self._evaluate(tokens[self._reuse(tokens) :])
 
     # Loading
@@ -239,15 +218,8 @@ class LlamaCpp:
     # Evaluation
 
     def _reuse(self, tokens: list[int]) -> int:
-        """Cut the KV cache back to what it shares with `tokens`; return how many tokens that is.
-
-        The last token is always evaluated again, since its logits are what sampling needs.
-        """
-        shared = 0
-        for cached, wanted in zip(self._cached, tokens[:-1], strict=False):
-            if cached != wanted:
-                break
-            shared += 1
+        """Cut the KV cache back to what it shares with `tokens`; return how many tokens that is."""
+        shared = prompting.shared_prefix(self._cached, tokens)
         if not binding.llama_memory_seq_rm(self._memory, 0, shared, -1):
             # Recurrent models keep one state and cannot go back to an earlier one.
             binding.llama_memory_clear(self._memory, True)

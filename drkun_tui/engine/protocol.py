@@ -34,7 +34,12 @@ class Load(msgspec.Struct, frozen=True, tag="load", kw_only=True):
     context_length: int
     """Tokens of context to reserve memory for."""
     threads: int
-    engine: Literal["llama_cpp"] = "llama_cpp"
+    engine: Literal["llama_cpp", "transformers"] = "llama_cpp"
+    device: Literal["cpu", "cuda"] = "cpu"
+    weights: Literal["nf4", "half", "full"] = "half"
+    """What safetensors are loaded as: four bits, sixteen or thirty-two. A GGUF is loaded as it is."""
+    memory_limit: int = 0
+    """Bytes of GPU memory that the process may take; 0 is all there is."""
     adapter: str | None = None
     adapter_scale: float = 1.0
     safe_mode: bool = False
@@ -93,6 +98,8 @@ class Ready(msgspec.Struct, frozen=True, tag="ready", kw_only=True):
     """False where the file brings no chat template and ChatML is used."""
     can_toggle_thinking: bool
     """The template reads ``enable_thinking``."""
+    cpu_layers: int = 0
+    """Layers that found no room on the GPU and are computed at the CPU's pace."""
 
 
 class Started(msgspec.Struct, frozen=True, tag="started", kw_only=True):
