@@ -48,6 +48,8 @@ class LlamaCpp:
         self._prompt: list[int] = []
         self._cached: list[int] = []
         """Tokens whose keys and values are in the KV cache, in order."""
+        self._settled: tuple[str, list[int]] = ("", [])
+        """What the next prompt begins with, as text and as tokens."""
         self._stopping: Stopping = lambda: False
         self._errors: list[str] = []
         # ctypes frees a callback with its last reference, so the engine keeps them.
@@ -109,7 +111,10 @@ class LlamaCpp:
 
         def tokenize(messages: list[ChatMessage]) -> list[int]:
             prompt = opening(messages)
-            return self._tokenize(prompt + carry_on(prompt, request.resume))
+            text, known = prompt + carry_on(prompt, request.resume), self._settled
+            if text.startswith(known[0]):
+                return known[1] + self._tokenize(text.removeprefix(known[0]))
+            return self._tokenize(text)
 
         sampling = request.sampling
         self._prompt, kept = context.fit(request.messages, tokenize, self._n_ctx, sampling.max_tokens)
@@ -141,7 +146,9 @@ class LlamaCpp:
         """See `Engine.settle`."""
         self._stopping = stopping
         past = [*request.messages, ChatMessage("assistant", answer)]
-        tokens = self._tokenize(self._template.history(past, think=request.think))
+        history = self._template.history(past, think=request.think)
+        tokens = self._tokenize(history)
+        self._settled = self._before_last_control(history, tokens)
         # The next turn needs room for a question; a history without it will be shortened instead.
         if len(tokens) < self._n_ctx - 2 * context.SMALLEST_ANSWER:
             self._evaluate(tokens[self._reuse(tokens) :])
@@ -175,10 +182,23 @@ class LlamaCpp:
         params.n_batch = params.n_ubatch = min(BATCH, request.context_length)
         params.n_threads = params.n_threads_batch = request.threads
         params.no_perf = True
+        params.flash_attn_type = self._attention(request.context_length)
         made = binding.llama_init_from_model(self._model, params)
         if not made:
             raise EngineError("no_memory", context=request.context_length, reason=self._last_error())
         return made
+
+    def _attention(self, context_length: int) -> int:
+        """Plain attention where its scores fit into the memory that the logits of a batch need anyway.
+
+        On a CPU it is quicker over a long context than flash attention, which saves that memory: seen
+        here, 20 tokens after 720 take 6.6 ms against 10.4 on the bundled model.
+        """
+        heads = int(binding.llama_model_n_head(self._model))
+        vocabulary = int(binding.llama_vocab_n_tokens(self._vocab))
+        plain = heads * context_length <= vocabulary
+        kind = binding.LLAMA_FLASH_ATTN_TYPE_DISABLED if plain else binding.LLAMA_FLASH_ATTN_TYPE_AUTO
+        return int(kind)
 
     def _attach(self, path: str, scale: float) -> None:
         adapter = binding.llama_adapter_lora_init(self._model, path.encode())
@@ -218,6 +238,16 @@ class LlamaCpp:
         tokens = (binding.llama_token * room)()
         count = binding.llama_tokenize(self._vocab, raw, len(raw), tokens, room, False, True)
         return list(tokens[:count])
+
+    def _before_last_control(self, text: str, tokens: list[int]) -> tuple[str, list[int]]:
+        """The part of a text whose tokens stay as they are whatever is written behind it: a tokenizer
+        never joins what stands on the two sides of a control token."""
+        ends = (
+            i for i in reversed(range(len(tokens))) if binding.llama_vocab_is_control(self._vocab, tokens[i])
+        )
+        last = next(ends, 0)
+        before, mark, _ = text.rpartition(self._token_text(tokens[last])) if last else ("", "", "")
+        return (before, tokens[:last]) if mark else ("", [])
 
     def _token_text(self, token: int) -> str:
         if token < 0:
