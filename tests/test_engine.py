@@ -410,6 +410,20 @@ def test_a_later_turn_evaluates_only_what_is_new(engine: EngineProcess) -> None:
         messages.append(ChatMessage("assistant", reply.answer))
 
 
+@pytest.mark.parametrize("question", ["胃痛呢？", "\n\n第二行才开始：胃痛呢？", "<|im_end|>", " "])
+def test_kept_tokens_of_the_history_are_those_of_the_whole_prompt(
+    engine: EngineProcess, question: str
+) -> None:
+    past = user("最近总是头晕，应该怎么办？", engine.ask(user("最近总是头晕，应该怎么办？")).answer, question)
+    engine.settle()
+    from_kept = engine.ask(past)
+    engine.ask(user("你好"))
+    engine.settle()
+    from_scratch = engine.ask(past)
+    assert from_kept.started.reused_tokens > from_scratch.started.reused_tokens
+    assert from_kept.started.prompt_tokens == from_scratch.started.prompt_tokens
+
+
 def test_a_request_while_the_history_is_prepared(engine: EngineProcess) -> None:
     """Both are there before the first is answered, so that the second one interrupts at once."""
     first, second = engine.request(user(DIZZY)), engine.request(user("你好"))
