@@ -60,20 +60,29 @@ def load(path: Path) -> Settings:
 
 
 def save(settings: Settings, path: Path) -> None:
-    """Write the settings, whole or not at all.
+    """Write the settings, whole or not at all. What this version does not know stays in the file.
 
     Raises:
         DrkunError: ``settings_unsaved``, the disk is full or the folder read-only.
     """
     aside = path.with_suffix(f".{os.getpid()}.tmp")
     try:
-        aside.write_bytes(msgspec.toml.encode(_changed(settings)))
+        aside.write_bytes(msgspec.toml.encode(_unknown(path) | _changed(settings)))
         aside.replace(path)
     except (OSError, UnicodeEncodeError) as error:
         with contextlib.suppress(OSError):
             aside.unlink()
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise DrkunError("settings_unsaved", t("error.settings_unsaved", reason=reason)) from error
+
+
+def _unknown(path: Path) -> dict[str, Any]:
+    """What the file holds besides the settings of this version, e.g. those of a newer one."""
+    try:
+        kept: dict[str, Any] = msgspec.toml.decode(path.read_bytes(), type=dict[str, Any])
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        return {}
+    return {name: value for name, value in kept.items() if name not in Settings.__struct_fields__}
 
 
 def _changed(settings: Settings) -> dict[str, Any]:
