@@ -183,6 +183,29 @@ class DrkunApp(App[None]):
         if (screen := self._consult_screen()) is not None:
             screen.query_one(Notice).fail(error)
 
+    @work(group="profile", exclusive=True, exit_on_error=False)
+    async def action_choose_profile(self) -> None:
+        """Choose how the model is loaded; what cannot be chosen says why."""
+        from drkun_tui import hardware, profiles
+        from drkun_tui.ui.screens.choose import Choice, Choose
+
+        machine = await asyncio.to_thread(hardware.read)
+        choices = []
+        for profile in profiles.LOCAL:
+            possible, reason = profiles.availability(profile, machine)
+            choices.append(Choice(str(profile), (t(f"profile.{profile}"), reason), possible))
+        plan = self.session.plan
+        current = str(self.settings.profile)
+        chosen = await self.push_screen_wait(
+            Choose(t("models.profiles"), choices, current, hint=plan.reason if plan else "")
+        )
+        if chosen and chosen != current:
+            if self.session.turn is not None:
+                self._say(t("consult.busy"))
+                return
+            self.change_settings(profile=chosen)
+            self.load_model()
+
     # Places
 
     def action_go(self, place: str) -> None:

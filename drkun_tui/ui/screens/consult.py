@@ -64,6 +64,7 @@ class ConsultScreen(Screen[None]):
             priority=True,
         ),
         Binding("f4", "think", "keys.think", id="consult.think"),
+        Binding("f9", "app.choose_profile", "keys.profile", id="consult.profile", show=False),
         Binding("ctrl+n", "new", "keys.new", id="consult.new"),
         Binding("ctrl+l", "list", "keys.list", id="consult.list"),
         Binding("ctrl+s", "search", "keys.search", id="consult.search", show=False),

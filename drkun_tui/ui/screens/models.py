@@ -21,7 +21,6 @@ from drkun_tui.library import inventory
 from drkun_tui.library.fit import size_text
 from drkun_tui.library.model import Model
 from drkun_tui.library.plan import folders, loadable
-from drkun_tui.profiles import Profile
 from drkun_tui.ui.table import GAP, cell, fit_columns, size
 from drkun_tui.ui.typeset.sanitise import clean, one_line
 from drkun_tui.ui.widgets.header import Header
@@ -30,8 +29,6 @@ from drkun_tui.ui.widgets.notice import Notice
 
 if TYPE_CHECKING:
     from drkun_tui.app import DrkunApp
-
-CHOICES = (Profile.AUTO, Profile.CPU, Profile.GPU8, Profile.GPU16)
 
 
 class ModelsScreen(Screen[None]):
@@ -129,7 +126,7 @@ class ModelsScreen(Screen[None]):
         if (plan := self.app.session.plan) is not None:
             self.query_one("#profiles-title", Static).update(Text(f"{t('models.profiles')}   {plan.reason}"))
         listing = self.query_one("#profiles", OptionList)
-        for profile in CHOICES:
+        for profile in profiles.LOCAL:
             possible, reason = profiles.availability(profile, self._machine)
             used = profile == self.app.settings.profile
             mark = "* " if used else "  "
