@@ -18,6 +18,7 @@ from drkun_tui import __version__
 from drkun_tui.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, DrkunError
 from drkun_tui.i18n import set_language, t
 
+HUBS = ("hf", "modelscope")
 PROFILES = ("auto", "cpu", "gpu8", "gpu16", "remote")
 
 
@@ -88,6 +89,21 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("models", parents=[common], help=t("cli.models"))
     inspect = commands.add_parser("inspect", parents=[common], help=t("cli.inspect"))
     inspect.add_argument("model", metavar="PATH|NAME")
+    hub = _Parser(add_help=False)
+    hub.add_argument("--from", dest="hub", choices=HUBS, default=HUBS[0], help=t("cli.from"))
+    pull = commands.add_parser("pull", parents=[common, hub], help=t("cli.pull"))
+    pull.add_argument("repo", metavar="REPO", help=t("cli.repo"))
+    pull.add_argument("--revision", default="", metavar="R", help=t("cli.revision"))
+    pull.add_argument("--include", action="append", default=[], metavar="GLOB", help=t("cli.include"))
+    pull.add_argument("--quant", default="", metavar="Q", help=t("cli.quant"))
+    pull.add_argument("--yes", "-y", action="store_true", help=t("cli.yes"))
+    search = commands.add_parser("search", parents=[common, hub], help=t("cli.search"))
+    search.add_argument("query", nargs="+", metavar="QUERY", help=t("cli.query"))
+    search.add_argument("--gguf", action="store_true", help=t("cli.gguf"))
+    search.add_argument("--task", default="", metavar="T", help=t("cli.task"))
+    search.add_argument("--language", default="", metavar="L", help=t("cli.lang"))
+    search.add_argument("--limit", type=_count, default=20, metavar="N", help=t("cli.limit"))
+
     commands.add_parser("doctor", parents=[common], help=t("cli.doctor"))
     bench = commands.add_parser("bench", parents=[common, chosen], help=t("cli.bench"))
     bench.add_argument("--runs", type=_count, default=3, metavar="N", help=t("cli.runs"))
