@@ -104,6 +104,22 @@ def parser() -> argparse.ArgumentParser:
     search.add_argument("--language", default="", metavar="L", help=t("cli.lang"))
     search.add_argument("--limit", type=_count, default=20, metavar="N", help=t("cli.limit"))
 
+    # "import" is a word of Python's, so the module is called otherwise.
+    bring = commands.add_parser("import", parents=[common], help=t("cli.import"))
+    bring.set_defaults(command="import_model")
+    bring.add_argument("path", metavar="PATH")
+    modes = bring.add_mutually_exclusive_group()
+    for mode in ("link", "copy", "move"):
+        modes.add_argument(
+            f"--{mode}", dest="mode", action="store_const", const=mode, help=t(f"cli.import_{mode}")
+        )
+    bring.add_argument("--name", metavar="N", help=t("cli.import_name"))
+    remove = commands.add_parser("remove", parents=[common], help=t("cli.remove"))
+    remove.add_argument("model", metavar="NAME")
+    remove.add_argument("--yes", action="store_true", help=t("cli.remove_yes"))
+    rename = commands.add_parser("rename", parents=[common], help=t("cli.rename"))
+    rename.add_argument("model", metavar="NAME")
+    rename.add_argument("alias", metavar="ALIAS", help=t("cli.alias"))
     commands.add_parser("doctor", parents=[common], help=t("cli.doctor"))
     bench = commands.add_parser("bench", parents=[common, chosen], help=t("cli.bench"))
     bench.add_argument("--runs", type=_count, default=3, metavar="N", help=t("cli.runs"))

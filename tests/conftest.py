@@ -47,6 +47,25 @@ LONG = Sampling(temperature=0, repeat_penalty=0.5, max_tokens=0)
 """Rewards repetition, so that the answer goes round in circles until the context is full."""
 
 
+STORE_VARIABLES = (
+    *("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME"),
+    *("MODELSCOPE_CACHE", "OLLAMA_MODELS"),
+)
+"""Where other programs keep their models on the machine of whoever runs the tests."""
+
+
+@pytest.fixture(autouse=True)
+def user_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty home of the user's, with no other program's models anywhere."""
+    folder = tmp_path_factory.mktemp("user")
+    monkeypatch.setenv("HOME", str(folder))
+    for name in STORE_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    # Without it the folder of a system-wide service would be looked into, too.
+    monkeypatch.setenv("OLLAMA_MODELS", str(folder / ".ollama" / "models"))
+    return folder
+
+
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty data folder, in the environment of child processes too; texts are Chinese."""

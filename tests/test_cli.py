@@ -671,7 +671,7 @@ def test_a_mistake_in_the_program_is_one_line_without_debug(
     def mistake(*_: object) -> None:
         raise RuntimeError("boom\nboom")
 
-    monkeypatch.setattr(inventory, "scan", mistake)
+    monkeypatch.setattr(inventory, "survey", mistake)
     assert cli.main(["models"]) == 4
     told = capsys.readouterr()
     assert told.out == ""

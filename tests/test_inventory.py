@@ -7,7 +7,6 @@ import os
 import shutil
 import struct
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,45 +15,7 @@ from drkun_tui.errors import EXIT_NO_MODEL, DrkunError
 from drkun_tui.library import inventory
 from drkun_tui.library.model import Kind, Model
 from tests import gguf_files
-
-CONFIG = {
-    "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "hidden_size": 64, "num_hidden_layers": 2,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 32,
-    "intermediate_size": 128, "max_position_embeddings": 4096, "tie_word_embeddings": True,
-}  # fmt: skip
-
-
-def put_json(path: Path, value: object) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value))
-
-
-def put_safetensors(path: Path, shapes: dict[str, list[int]], dtype: str = "BF16") -> Path:
-    tensors: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    end = 0
-    for name, shape in shapes.items():
-        size = 2
-        for length in shape:
-            size *= length
-        tensors[name] = {"dtype": dtype, "shape": shape, "data_offsets": [end, end + size]}
-        end += size
-    raw = json.dumps(tensors).encode()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(struct.pack("<Q", len(raw)) + raw + bytes(end))
-    return path
-
-
-def put_base(folder: Path, config: object = CONFIG) -> Path:
-    put_json(folder / "config.json", config)
-    put_safetensors(folder / "model.safetensors", {"embed": [32, 64], "norm": [64]})
-    return folder
-
-
-def put_lora(folder: Path, **config: object) -> Path:
-    told = {"peft_type": "LORA", "base_model_name_or_path": "Qwen/Qwen3-4B", "r": 16} | config
-    put_json(folder / "adapter_config.json", told)
-    put_safetensors(folder / "adapter_model.safetensors", {"a": [16, 64], "b": [64, 16]}, "F32")
-    return folder
+from tests.model_files import CONFIG, put_base, put_json, put_lora, put_safetensors
 
 
 def names(*folders: Path) -> list[str]:
@@ -104,7 +65,8 @@ def test_the_json_of_a_model_is_the_contract_s(tmp_path: Path) -> None:
     told = only(tmp_path).as_dict(hardware.read())
     assert set(told) == {
         "name", "kind", "path", "size_bytes", "architecture", "parameters", "quantization", "context_length",
-        "base_model", "complete", "problems", "fits", "demonstration",
+        "base_model", "complete", "problems", "fits", "demonstration", "source", "removable",
+        "expected_bytes",
     }  # fmt: skip
     assert set(told["fits"]) == {"cpu", "gpu8", "gpu16"}
     for fits in told["fits"].values():
@@ -134,7 +96,7 @@ def test_kinds_come_from_content_not_from_names(tmp_path: Path) -> None:
     found = {model.name: model for model in inventory.scan([tmp_path])}
     assert found["base/tuned"].base_model == "Qwen3 4B"
     assert found["adapter"].path == tmp_path / "adapter"
-    assert all(model.complete and not model.problems for model in found.values())
+    assert all(model.complete for model in found.values())
 
 
 def test_a_base_model(tmp_path: Path) -> None:
@@ -178,8 +140,9 @@ def test_shards_are_checked_against_the_index(tmp_path: Path) -> None:
     (folder / shards[1]).unlink()
     model = only(folder)
     assert not model.complete
-    assert "2" in model.problems[0]
-    assert "3" in model.problems[0]
+    assert "2" in model.problems[0].text
+    assert "3" in model.problems[0].text
+    assert model.problems[0].remedy
     # Without an index the shards' own names tell.
     (folder / "model.safetensors.index.json").unlink()
     (folder / "consolidated.safetensors").unlink()
@@ -216,7 +179,8 @@ def test_pickles_are_listed_and_refused(tmp_path: Path) -> None:
     (tmp_path / "b" / "adapter_model.bin").write_bytes(b"\x80\x04")
     for model in inventory.scan([tmp_path]):
         assert not model.complete
-        assert "pickle" in model.problems[0]
+        assert "pickle" in model.problems[0].text
+        assert "safetensors" in model.problems[0].remedy
         assert model.size_bytes == 2
         with pytest.raises(DrkunError):
             inventory.ensure_loadable(model)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from drkun_tui.library.gguf_types import FILE_TYPES, GUESSED
+from drkun_tui.library.tensors import Tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,8 @@ class GgufHeader:
     expected_size: int
     """The smallest file that holds every tensor."""
     file_size: int
+    tensors: Tensors = field(default_factory=Tensors, repr=False)
+    """The shapes of the tensors, fastest dimension first."""
 
     @property
     def complete(self) -> bool:

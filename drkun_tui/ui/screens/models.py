@@ -107,7 +107,7 @@ class ModelsScreen(Screen[None]):
 
     def _row(self, model: Model) -> list[str]:
         if model.problems:
-            state = one_line(model.problems[0], 24)
+            state = one_line(model.problems[0].text, 24)
         else:
             fits = model.fits(self._machine)["cpu"]
             state = t("models.fits_yes" if fits.fits else "models.fits_no", need=size_text(fits.need_bytes))
@@ -156,7 +156,7 @@ class ModelsScreen(Screen[None]):
                 )
         text.append("\n")
         for problem in model.problems:
-            text.append(f"! {clean(problem)}\n", "not bold")
+            text.append(f"! {clean(str(problem))}\n", "not bold")
         for profile, fit in model.fits(machine).items():
             text.append(cell(t(f"profile.{profile}"), 10) + GAP, "not bold dim").append(
                 f"{fit.reason}\n", "not bold"
@@ -174,7 +174,7 @@ class ModelsScreen(Screen[None]):
         else:
             model = self._models[int(event.option_id or 0)]
             if not loadable(model):
-                problem = model.problems[0] if model.problems else t("models.not_loadable")
+                problem = str(model.problems[0]) if model.problems else t("models.not_loadable")
                 self.query_one(Notice).say(problem, "warning")
                 return
             # An adapter belongs to the model that it was chosen with.
