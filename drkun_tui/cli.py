@@ -71,6 +71,7 @@ def parser() -> argparse.ArgumentParser:
     chosen = _Parser(add_help=False)
     chosen.add_argument("--model", metavar="M", help=t("cli.model"))
     chosen.add_argument("--adapter", metavar="A", help=t("cli.adapter"))
+    chosen.add_argument("--adapter-scale", type=float, metavar="X", help=t("cli.adapter_scale"))
     chosen.add_argument("--profile", choices=PROFILES, help=t("cli.profile"))
     chosen.add_argument("--context", type=_count, metavar="N", help=t("cli.context"))
     chosen.add_argument("--threads", type=_count, metavar="N", help=t("cli.threads"))

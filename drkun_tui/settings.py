@@ -21,6 +21,8 @@ class Settings(msgspec.Struct, kw_only=True, omit_defaults=True):
     theme: str = "drkun-dark"
     model: str = "starter"
     adapter: str | None = None
+    adapter_scale: Annotated[float, msgspec.Meta(ge=0, le=2)] = 1.0
+    """What the adapter's change of the weights is multiplied with."""
     profile: Literal["auto", "cpu", "gpu8", "gpu16", "remote"] = "auto"
     context_length: Annotated[int, msgspec.Meta(ge=0)] = 0
     """Tokens; 0 chooses by the model and the memory at hand."""

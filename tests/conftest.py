@@ -22,6 +22,7 @@ import pytest
 from drkun_tui import i18n, paths
 from drkun_tui.engine import client, protocol, safe_mode
 from drkun_tui.engine.protocol import (
+    AdapterSet,
     ChatMessage,
     Delta,
     Event,
@@ -32,6 +33,7 @@ from drkun_tui.engine.protocol import (
     Partial,
     Ready,
     Request,
+    SetAdapter,
     Started,
 )
 from drkun_tui.sampling import Sampling
@@ -40,6 +42,7 @@ from drkun_tui.sampling import Sampling
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 PATIENCE_S = 120
+EVENT_TYPES = {"loading", "ready", "started", "delta", "finished", "failed", "adapter_set"}
 """A test that waits longer has hung."""
 
 GREEDY = Sampling(temperature=0)
@@ -204,7 +207,7 @@ class EngineProcess:
         line = self._coming.get(timeout=PATIENCE_S)
         assert line.endswith(b"\n"), "the engine process has ended"
         self.lines.append(line)
-        assert json.loads(line)["type"] in {"loading", "ready", "started", "delta", "finished", "failed"}
+        assert json.loads(line)["type"] in EVENT_TYPES
         event: Event = protocol.decode_event(line)
         return event
 
@@ -219,6 +222,11 @@ class EngineProcess:
         # One thread: two that wait for each other are slow on a machine that has other work, too.
         self.send(Load(path=str(path), context_length=context_length, threads=1, safe_mode=True))
         return self.until(Ready, Failed)
+
+    def set_adapter(self, path: Path | None, scale: float = 1.0) -> Event:
+        self._numbers += 1
+        self.send(SetAdapter(id=self._numbers, path=str(path) if path else None, scale=scale))
+        return self.until(AdapterSet, Failed)[-1]
 
     def request(
         self,

@@ -19,8 +19,9 @@ import pytest
 from drkun_tui import __version__, cli, i18n, paths
 from drkun_tui.engine import client
 from drkun_tui.library import inventory
+from drkun_tui.settings import Settings, save
 from tests.conftest import PATIENCE_S, MakeChild, has_ended, starter_with, wait_until
-from tests.gguf_files import metadata, write
+from tests.gguf_files import lora, metadata, write
 
 pytestmark = pytest.mark.usefixtures("known_machine")
 
@@ -302,6 +303,29 @@ def test_an_unknown_name_gets_close_ones() -> None:
 
 def test_an_adapter_that_does_not_fit() -> None:
     assert run("ask", "头晕", "--adapter", "starter", "--json").json["error"]["kind"] == "adapter_not_usable"
+
+
+def test_an_adapter_acts_as_strongly_as_it_is_told() -> None:
+    lora(paths.model_store() / "lora.gguf")
+    save(Settings(adapter="lora", adapter_scale=2.0), paths.settings_file())
+
+    def answer(*more: str) -> str:
+        ran = run("ask", "头晕", *GREEDY, "--max-tokens", "60", "--json", *more)
+        assert ran.code == 0
+        return f"{ran.json['adapter']}: {ran.json['thinking']}|{ran.json['answer']}"
+
+    plain = answer("--adapter", "")
+    assert plain.startswith("None: ")
+    assert answer("--adapter-scale", "0") == plain.replace("None", "lora")
+    assert answer() != answer("--adapter-scale", "1")
+    # A scale in the settings goes with the adapter there.
+    assert answer("--adapter", "lora") == answer("--adapter-scale", "1")
+
+
+@pytest.mark.parametrize("scale", ["2.5", "-1", "nan"])
+def test_a_scale_that_is_not_allowed(scale: str) -> None:
+    ran = run("ask", "头晕", f"--adapter-scale={scale}", "--json")
+    assert (ran.code, ran.json["error"]["kind"]) == (2, "bad_value")
 
 
 def test_a_profile_that_does_not_work_here() -> None:

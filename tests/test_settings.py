@@ -45,6 +45,7 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
         theme=texts,
         model=texts,
         adapter=st.none() | texts,
+        adapter_scale=st.floats(0, 2),
         profile=st.sampled_from(["auto", "cpu", "gpu8", "gpu16", "remote"]),
         context_length=st.integers(0, 1 << 20),
         threads=st.integers(0, 1024),

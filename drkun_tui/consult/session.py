@@ -57,6 +57,8 @@ class Session:
         self.engine = engine
         self.plan: Plan | None = None
         """Which model answers, and how it is loaded."""
+        self._loaded: Plan | None = None
+        """The plan by which the engine was brought where it is, while it runs."""
         self.conversation = Conversation(id=0)
         self.turn: Turn | None = None
         """The turn that is being answered."""
@@ -73,13 +75,34 @@ class Session:
     async def load(self, plan: Plan) -> AsyncIterator[Loading | Restarting | Ready]:
         """Unload what is loaded and load what `plan` says.
 
+        Where only the adapter or its scale is another one, the model stays loaded, and `Ready` comes at
+        once.
+
         Raises:
-            DrkunError: it cannot be loaded. The plan stays, and the next question tries again.
+            DrkunError: it cannot be loaded. The plan stays, and the next question tries again; where it
+                was an adapter that failed, the model goes on without it and by the plan of before.
         """
         self.plan = plan
         async with self._engine_in_use:
-            async for event in self.engine.load(plan.load):
+            async for event in self._bring_to(plan):
                 yield event
+
+    async def _bring_to(self, plan: Plan) -> AsyncIterator[Loading | Restarting | Ready]:
+        if not self.engine.differs_in_adapter(plan.load):
+            async for event in self.engine.load(plan.load):
+                if isinstance(event, Ready):
+                    self._loaded = plan
+                yield event
+            return
+        try:
+            await self.engine.set_adapter(plan.load.adapter, plan.load.adapter_scale)
+        except DrkunError:
+            if self.engine.loaded and self._loaded is not None and self.plan is plan:
+                self.plan = self._loaded
+            raise
+        self._loaded = plan
+        if self.engine.ready is not None:
+            yield self.engine.ready
 
     async def ask(
         self, question: str, *, sampling: Sampling, think: bool = True, system: str = ""
@@ -173,7 +196,7 @@ class Session:
                 return
             try:
                 if not self.engine.loaded and self.plan is not None:
-                    async for progress in self.engine.load(self.plan.load):
+                    async for progress in self._bring_to(self.plan):
                         yield progress
                         if self._stop.is_set() and not self.engine.loaded:
                             await self.engine.close()

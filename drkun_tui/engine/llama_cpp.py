@@ -52,6 +52,10 @@ class LlamaCpp:
         """What the next prompt begins with, as text and as tokens."""
         self._stopping: Stopping = lambda: False
         self._errors: list[str] = []
+        self._adapters: dict[tuple[str, int, int], Any] = {}
+        """By path, size and time of change; llama.cpp keeps what it has read until the model goes."""
+        self._attached: list[tuple[Any, float]] = []
+        """Adapters in use, with their scales."""
         # ctypes frees a callback with its last reference, so the engine keeps them.
         self._log = binding.llama_log_callback(self._on_log)
         self._abort = binding.ggml_abort_callback(lambda _: self._stopping())
@@ -70,8 +74,7 @@ class LlamaCpp:
         self._n_ctx = int(binding.llama_n_ctx(self._context))
         self._threads = request.threads
         self._pace = Pace(request.threads)
-        if request.adapter:
-            self._attach(request.adapter, request.adapter_scale)
+        self.set_adapter(request.adapter, request.adapter_scale)
         source = binding.llama_model_chat_template(self._model, None)
         self._template = ChatTemplate(
             source.decode("utf8", "replace") if source else CHATML,
@@ -102,6 +105,20 @@ class LlamaCpp:
             has_template=bool(source),
             can_toggle_thinking=self._template.can_toggle_thinking,
         )
+
+    def set_adapter(self, path: str | None, scale: float) -> None:
+        """See `Engine.set_adapter`."""
+        wanted = [(self._adapter(path), scale)] if path else []
+        # One whose changes are all zero would only cost time.
+        wanted = [(adapter, scale) for adapter, scale in wanted if scale]
+        if wanted == self._attached:
+            return
+        if not self._attach(wanted):
+            self._attach(self._attached)
+            raise EngineError("adapter_failed", file=Path(path or "").name, reason=self._last_error())
+        self._attached = wanted
+        # Its keys and values were computed with other weights.
+        self._forget()
 
     def prepare(self, request: Generate) -> Prompt:
         """See `Engine.prepare`."""
@@ -200,22 +217,37 @@ class LlamaCpp:
         kind = binding.LLAMA_FLASH_ATTN_TYPE_DISABLED if plain else binding.LLAMA_FLASH_ATTN_TYPE_AUTO
         return int(kind)
 
-    def _attach(self, path: str, scale: float) -> None:
-        adapter = binding.llama_adapter_lora_init(self._model, path.encode())
-        if not adapter:
-            raise EngineError("adapter_failed", file=Path(path).name, reason=self._last_error())
-        adapters = (binding.llama_adapter_lora_p_ctypes * 1)(adapter)
-        scales = (ctypes.c_float * 1)(scale)
-        if binding.llama_set_adapters_lora(self._context, adapters, 1, scales):
-            raise EngineError("adapter_failed", file=Path(path).name, reason=self._last_error())
+    def _adapter(self, path: str) -> Any:
+        """The adapter in this file, read when it is wanted for the first time."""
+        self._errors.clear()
+        try:
+            status = Path(path).stat()
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise EngineError("adapter_failed", file=Path(path).name, reason=reason) from error
+        key = (path, status.st_size, status.st_mtime_ns)
+        if key not in self._adapters:
+            adapter = binding.llama_adapter_lora_init(self._model, path.encode())
+            if not adapter:
+                raise EngineError("adapter_failed", file=Path(path).name, reason=self._last_error())
+            self._adapters[key] = adapter
+        return self._adapters[key]
+
+    def _attach(self, wanted: list[tuple[Any, float]]) -> bool:
+        adapters = (binding.llama_adapter_lora_p_ctypes * len(wanted))(*(adapter for adapter, _ in wanted))
+        scales = (ctypes.c_float * len(wanted))(*(scale for _, scale in wanted))
+        return not binding.llama_set_adapters_lora(self._context, adapters, len(wanted), scales)
+
+    def _forget(self) -> None:
+        binding.llama_memory_clear(self._memory, True)
+        self._cached.clear()
 
     def _warm_up(self) -> None:
         """Evaluate a batch and a single token: a machine that crashes on this model does so here,
         before anything was asked, and the weights come into memory."""
         self._evaluate([0] * min(32, self._n_ctx // 2))
         self._evaluate([0])
-        binding.llama_memory_clear(self._memory, True)
-        self._cached.clear()
+        self._forget()
 
     def _stop_tokens(self) -> frozenset[int]:
         """Every token that ends a turn: those that the file declares, and the control token with

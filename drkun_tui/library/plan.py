@@ -87,6 +87,7 @@ def _plan(settings: Settings) -> Plan:
             context_length=context.tokens,
             threads=settings.threads or machine.physical_cores,
             adapter=str(adapter.path) if adapter else None,
+            adapter_scale=settings.adapter_scale if adapter else 1.0,
         ),
         reason=f"{choice.reason} {context.reason}".strip(),
         notice="" if memory.fits else memory.reason,
