@@ -352,6 +352,8 @@ def _told_by(event: Event) -> dict[str, object]:
         return {name: getattr(event, name) for name in fields} | {"waiting": ""}
     if isinstance(event, Retrying):
         return {"waiting": error_of(event.kind, event.values).message}
+    if isinstance(event, Paused):
+        return {"done": event.done, "total": event.total}
     if isinstance(event, Done):
         return {"done": event.total, "total": event.total}
     return {}

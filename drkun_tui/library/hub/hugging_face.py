@@ -39,7 +39,7 @@ class HuggingFace:
         self.token = get_token() or ""
         # The library waits for ever; its client is httpx's or, from version 2 on, httpx2's.
         session: Any = get_session()
-        session.timeout = limits.stall_s
+        session.timeout = self._timeout = limits.stall_s
         self._http = sys.modules[type(session).__module__.partition(".")[0]]
         self._api = HfApi(library_name="drkun", library_version=__version__)
 
@@ -62,7 +62,9 @@ class HuggingFace:
     def files(self, repo: str, revision: str) -> Listing:
         """All files at the commit that `revision` is now."""
         with self._told(repo):
-            info = self._api.model_info(repo, revision=revision or None, files_metadata=True)
+            info = self._api.model_info(
+                repo, revision=revision or None, files_metadata=True, timeout=self._timeout
+            )
         files = [
             RepoFile(
                 str(file.rfilename),
