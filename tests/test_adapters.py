@@ -13,7 +13,7 @@ from drkun_tui.library.model import Kind, Model
 from drkun_tui.library.plan import plan_load
 from drkun_tui.settings import Settings
 from tests import gguf_files
-from tests.model_files import CONFIG, put_base, put_json, put_lora, put_safetensors
+from tests.model_files import CONFIG, put_json, put_lora, put_safetensors
 
 LAYER = "base_model.model.model.layers.{}.self_attn.{}_proj.lora_{}.weight"
 
@@ -54,19 +54,20 @@ def put_shaped_lora(
 
 def put_gguf(path: Path, width: int = 64, layers: int = 2, name: str = "Tiny") -> Path:
     tensors: list[gguf_files.Tensor] = [("token_embd.weight", (width, 32), 0)]
-    for layer in range(layers):
-        tensors.append((f"blk.{layer}.attn_q.weight", (width, 64), 0))
+    tensors += [(f"blk.{layer}.attn_q.weight", (width, 64), 0) for layer in range(layers)]
     return gguf_files.write(path, gguf_files.metadata(general__name=name), tensors)
 
 
 def put_gguf_lora(
-    path: Path, width: int = 64, layers: int = 2, tensor: str = "blk.{}.attn_q.weight", **more: str | float
+    path: Path, width: int = 64, layers: int = 2, tensor: str = "blk.{}.attn_q.weight", base: str = ""
 ) -> Path:
     tensors: list[gguf_files.Tensor] = []
     for layer in range(layers):
         tensors.append((f"{tensor.format(layer)}.lora_a", (width, 8), 0))
         tensors.append((f"{tensor.format(layer)}.lora_b", (8, 64), 0))
-    entries = gguf_files.metadata(general__type="adapter", adapter__lora__alpha=16.0, **more)
+    entries = gguf_files.metadata(general__type="adapter", adapter__lora__alpha=16.0)
+    if base:
+        entries["general.base_model.0.name"] = base
     return gguf_files.write(path, entries, tensors)
 
 
@@ -250,7 +251,7 @@ def test_a_gguf_base_is_known_without_its_quantisation(
 ) -> None:
     put_gguf(tmp_path / f"{file}.gguf", name=title)
     put_gguf(tmp_path / "another.gguf", name="Another")
-    put_gguf_lora(tmp_path / "adapter.gguf", general__base_model__0__name=said)
+    put_gguf_lora(tmp_path / "adapter.gguf", base=said)
     models = scanned(tmp_path)
     assert adapters.base_for(models["adapter"], models.values()) is models[file]
 

@@ -42,7 +42,17 @@ WHOLE = HEAD + bytes(BODY)
 
 NUMBERS = (
     *(0, 1, 2, 3, 4, 7, 8, 9, 10, 12, 13, 16, 31, 32, 33, 255, 256, 65_535, 65_536, 65_537),
-    *((1 << 31) - 1, 1 << 31, (1 << 32) - 1, 1 << 32, 1 << 40, 1 << 60, (1 << 63) - 1, 1 << 63, (1 << 64) - 1),
+    *(
+        (1 << 31) - 1,
+        1 << 31,
+        (1 << 32) - 1,
+        1 << 32,
+        1 << 40,
+        1 << 60,
+        (1 << 63) - 1,
+        1 << 63,
+        (1 << 64) - 1,
+    ),
 )
 
 
@@ -166,7 +176,11 @@ HOSTILE = {
     + struct.pack("<QQ", 1, 0)
     + KEY
     + struct.pack("<IQQQQIQ", 4, *[(1 << 63) - 1] * 4, 0, 0),
-    "many strings without an end": START + struct.pack("<QQ", 0, 1) + KEY + array(8, 4_000_000) + bytes(8 * 9),
+    "many strings without an end": START
+    + struct.pack("<QQ", 0, 1)
+    + KEY
+    + array(8, 4_000_000)
+    + bytes(8 * 9),
 }
 
 

@@ -27,7 +27,9 @@ MODES = list(Mode)
 @pytest.fixture
 def outside(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that is no model folder."""
-    return tmp_path_factory.mktemp("outside")
+    folder = tmp_path_factory.mktemp("outside") / "files"
+    folder.mkdir()
+    return folder
 
 
 def found() -> dict[str, Model]:
@@ -382,7 +384,7 @@ def test_others_models_are_refused_with_whom_to_ask(user_home: Path, outside: Pa
 def test_a_path_out_of_the_store_is_never_removed(outside: Path) -> None:
     file = gguf_files.write(outside / "m.gguf")
     paths.model_store().mkdir()
-    for path in (file, paths.model_store() / ".." / ".." / outside.name / "m.gguf"):
+    for path in (file, paths.model_store() / ".." / "m.gguf"):
         model = Model(name="m", kind=Kind.GGUF, path=path, files=(path,), source=Source.DRKUN)
         with pytest.raises(DrkunError) as caught:
             manage.remove(model)
