@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from benchmarks import decode, lag, machine, report, turns
+from benchmarks import decode, inventory, lag, machine, report, turns
 from benchmarks.machine import DISTURBED_SHARE, Bench
 
 PAGE = """\
@@ -68,6 +68,12 @@ engine's reading of the request.
 questions and answers with reasoning, about 800 characters each, kept in the database, opened from the
 list by keys, then scrolled through to the first one. RSS counts pages that are shared with others; PSS
 shares them out, USS leaves them out.
+
+**Inventory.** {folders} model folders, a third each of base models in three shards with an index, of
+LoRAs whose bases are among them, and of GGUF files with a vocabulary of {vocabulary} and a template. Each
+scan is made by a process of its own, timed after its imports. "Warm" is with what an earlier scan
+remembered of the headers, "cold" without; the system's own cache of files is warm in both, and so it is
+for the walk that they are compared with, which looks at every file's size and time and reads nothing.
 """
 
 
@@ -80,6 +86,8 @@ def whole(text: str) -> str:
         penalty=decode.SAMPLING.repeat_penalty,
         tick=lag.TICK_S * 1000,
         pause=turns.PAUSE_S,
+        folders=f"{inventory.FOLDERS:,}",
+        vocabulary=f"{inventory.TOKENS:,}",
     )
 
 

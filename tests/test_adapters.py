@@ -1,289 +1,352 @@
-"""LoRA adapters in the running engine: attached, re-scaled, swapped, and taken off without loading anew."""
+"""Which adapter goes with which base, and why another does not."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import os
-import signal
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-import psutil  # type: ignore[import-untyped]
 import pytest
-import pytest_asyncio
 
-from drkun_tui import i18n, paths
-from drkun_tui.consult.session import Session
-from drkun_tui.consult.store import Store
-from drkun_tui.engine.client import EngineClient
-from drkun_tui.engine.protocol import AdapterSet, Failed, Finished, Load, Loading, Ready
-from drkun_tui.errors import EXIT_NO_MODEL, DrkunError
-from drkun_tui.library.plan import Plan, plan_load
-from drkun_tui.sampling import Sampling
+from drkun_tui import paths
+from drkun_tui.errors import DrkunError
+from drkun_tui.library import adapters, inventory
+from drkun_tui.library.model import Kind, Model
+from drkun_tui.library.plan import plan_load
 from drkun_tui.settings import Settings
-from tests.conftest import EngineProcess, has_ended, user, wait_until
-from tests.gguf_files import lora, metadata, write
+from tests import gguf_files
+from tests.model_files import CONFIG, put_json, put_lora, put_safetensors
 
-DIZZY = "最近总是头晕，应该怎么办？"
-SHORT = Sampling(temperature=0, max_tokens=60)
-
-
-def said(process: EngineProcess) -> str:
-    """What it answers to the same question, word for word.
-
-    What is in the KV cache decides how the prompt is cut into batches, and with it the rounding; so only
-    answers after the same events can be compared, such as the first one after a change.
-    """
-    reply = process.ask(user(DIZZY), SHORT)
-    return f"{reply.thinking}|{reply.answer}"
+LAYER = "base_model.model.model.layers.{}.self_attn.{}_proj.lora_{}.weight"
 
 
-@pytest.fixture(scope="module")
-def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
-    """The engine process with the bundled model in it."""
-    with EngineProcess(tmp_path_factory.mktemp("adapters") / "engine.log") as started:
-        assert isinstance(started.load(paths.starter(), 512)[-1], Ready)
-        yield started
+def base_tensors(width: int = 64, layers: int = 2, vocabulary: int = 32) -> dict[str, list[int]]:
+    tensors = {"model.embed_tokens.weight": [vocabulary, width], "model.norm.weight": [width]}
+    for layer in range(layers):
+        tensors[f"model.layers.{layer}.self_attn.q_proj.weight"] = [4 * 16, width]
+        tensors[f"model.layers.{layer}.self_attn.v_proj.weight"] = [2 * 16, width]
+    return tensors
 
 
-@pytest.fixture
-def bare(process: EngineProcess, tmp_path: Path) -> str:
-    """What the model says without any adapter, after it had one."""
-    for adapter in (lora(tmp_path / "before.gguf"), None):
-        assert isinstance(process.set_adapter(adapter), AdapterSet)
-    return said(process)
+def put_shaped_base(
+    folder: Path, width: int = 64, layers: int = 2, vocabulary: int = 32, **config: object
+) -> Path:
+    told = CONFIG | {"hidden_size": width, "num_hidden_layers": layers, "vocab_size": vocabulary} | config
+    put_json(folder / "config.json", told)
+    put_safetensors(folder / "model.safetensors", base_tensors(width, layers, vocabulary))
+    return folder
 
 
-# In the engine
+def put_shaped_lora(
+    folder: Path,
+    base: str | None = None,
+    width: int = 64,
+    layers: int = 2,
+    more: dict[str, list[int]] | None = None,
+) -> Path:
+    put_lora(folder, base_model_name_or_path=base)
+    tensors = dict(more or {})
+    for layer in range(layers):
+        for module, outputs in (("q", 64), ("v", 32)):
+            tensors[LAYER.format(layer, module, "A")] = [8, width]
+            tensors[LAYER.format(layer, module, "B")] = [outputs, 8]
+    put_safetensors(folder / "adapter_model.safetensors", tensors)
+    return folder
 
 
-def test_adapters_are_attached_swapped_and_taken_off(
-    process: EngineProcess, bare: str, tmp_path: Path
-) -> None:
-    first, second = lora(tmp_path / "first.gguf", 1), lora(tmp_path / "second.gguf", 2)
-    answers = []
-    for adapter in (first, second, first, None):
-        assert isinstance(process.set_adapter(adapter), AdapterSet)
-        answers.append(said(process))
-    assert answers[0] == answers[2]
-    assert answers[3] == bare
-    assert len({*answers}) == 3
+def put_gguf(path: Path, width: int = 64, layers: int = 2, name: str = "Tiny") -> Path:
+    tensors: list[gguf_files.Tensor] = [("token_embd.weight", (width, 32), 0)]
+    tensors += [(f"blk.{layer}.attn_q.weight", (width, 64), 0) for layer in range(layers)]
+    return gguf_files.write(path, gguf_files.metadata(general__name=name), tensors)
 
 
-def test_the_scale_decides_how_much_an_adapter_changes(
-    process: EngineProcess, bare: str, tmp_path: Path
-) -> None:
-    adapter = lora(tmp_path / "scaled.gguf")
-    answers = {}
-    for scale in (0.0, 2.0, 1.0, 0.0):
-        assert isinstance(process.set_adapter(adapter, scale), AdapterSet)
-        answers[scale] = said(process)
-    assert answers[0.0] == bare
-    assert len({*answers.values()}) == 3
+def put_gguf_lora(
+    path: Path, width: int = 64, layers: int = 2, tensor: str = "blk.{}.attn_q.weight", base: str = ""
+) -> Path:
+    tensors: list[gguf_files.Tensor] = []
+    for layer in range(layers):
+        tensors.append((f"{tensor.format(layer)}.lora_a", (width, 8), 0))
+        tensors.append((f"{tensor.format(layer)}.lora_b", (8, 64), 0))
+    entries = gguf_files.metadata(general__type="adapter", adapter__lora__alpha=16.0)
+    if base:
+        entries["general.base_model.0.name"] = base
+    return gguf_files.write(path, entries, tensors)
 
 
-def test_an_adapter_that_is_loaded_with_the_model_is_the_same_as_one_attached_later(
-    process: EngineProcess, bare: str, tmp_path: Path
-) -> None:
-    adapter = lora(tmp_path / "early.gguf")
-    process.set_adapter(adapter)
-    later = said(process)
-    with EngineProcess(tmp_path / "engine.log") as other:
-        other.send(
-            Load(
-                path=str(paths.starter()),
-                context_length=512,
-                threads=1,
-                safe_mode=True,
-                adapter=str(adapter),
-            )
+def scanned(folder: Path) -> dict[str, Model]:
+    return {model.name: model for model in inventory.scan([folder])}
+
+
+def why_not(folder: Path, adapter: str = "adapter", base: str = "base") -> str:
+    models = scanned(folder)
+    reason = adapters.mismatch(models[adapter], models[base])
+    assert reason is not None
+    assert reason.isprintable()
+    assert adapters.base_for(models[adapter], models.values()) is None
+    assert [problem.text for problem in models[adapter].problems]
+    assert models[adapter].complete
+    return reason
+
+
+# By shape
+
+
+def test_a_peft_adapter_that_fits(tmp_path: Path) -> None:
+    put_shaped_base(tmp_path / "base")
+    put_shaped_lora(tmp_path / "adapter")
+    models = scanned(tmp_path)
+    assert adapters.mismatch(models["adapter"], models["base"]) is None
+    assert adapters.base_for(models["adapter"], models.values()) is models["base"]
+    assert models["adapter"].problems == ()
+
+
+def test_a_peft_adapter_of_another_width_depth_or_vocabulary(tmp_path: Path) -> None:
+    put_shaped_base(tmp_path / "base")
+    put_shaped_lora(tmp_path / "adapter", width=128)
+    assert "128" in why_not(tmp_path)
+    put_shaped_lora(tmp_path / "adapter", layers=3)
+    assert "3" in why_not(tmp_path)
+    for name, shape in (
+        ("base_model.model.lm_head.weight", [40, 64]),  # which the base shares with its embedding
+        ("base_model.model.model.embed_tokens.weight", [40, 64]),
+        ("base_model.model.model.embed_tokens.lora_embedding_A", [8, 40]),
+    ):
+        put_shaped_lora(tmp_path / "adapter", more={name: shape})
+        reason = why_not(tmp_path)
+        assert "40" in reason
+        assert "32" in reason
+    fitting = {"base_model.model.lm_head.weight": [32, 64], "base_model.model.model.norm.weight": [64]}
+    put_shaped_lora(tmp_path / "adapter", more=fitting)
+    assert scanned(tmp_path)["adapter"].problems == ()
+
+
+def test_packed_weights_are_held_against_by_the_configuration(tmp_path: Path) -> None:
+    put_shaped_base(tmp_path / "base", quantization_config={"quant_method": "bitsandbytes"})
+    put_safetensors(
+        tmp_path / "base" / "model.safetensors", {"model.layers.0.self_attn.q_proj.weight": [2048, 1]}, "U8"
+    )
+    put_shaped_lora(tmp_path / "adapter")
+    assert scanned(tmp_path)["adapter"].problems == ()
+    put_shaped_lora(tmp_path / "adapter", width=128)
+    assert "128" in why_not(tmp_path)
+
+
+def test_a_gguf_adapter_is_held_against_its_base_as_llama_cpp_does(tmp_path: Path) -> None:
+    put_gguf(tmp_path / "base.gguf")
+    put_gguf_lora(tmp_path / "adapter.gguf")
+    models = scanned(tmp_path)
+    adapter = models["adapter"]
+    assert (adapter.rank, adapter.alpha, adapter.target_modules) == (8, 16.0, ("attn_q",))
+    assert adapters.base_for(adapter, models.values()) is models["base"]
+    put_gguf_lora(tmp_path / "adapter.gguf", width=128)
+    assert "128" in why_not(tmp_path)
+    put_gguf_lora(tmp_path / "adapter.gguf", layers=5)
+    assert "5" in why_not(tmp_path)
+    put_gguf_lora(tmp_path / "adapter.gguf", tensor="blk.{}.attn_k.weight")
+    # No tensor of that name at all: llama.cpp would refuse it, too.
+    assert adapters.mismatch(*(scanned(tmp_path)[name] for name in ("adapter", "base"))) is None
+    both: list[gguf_files.Tensor] = [
+        ("blk.0.attn_q.weight.lora_a", (64, 8), 0),
+        ("blk.0.attn_q.weight.lora_b", (8, 64), 0),
+        ("blk.0.attn_k.weight.lora_a", (64, 8), 0),
+        ("blk.0.attn_k.weight.lora_b", (8, 64), 0),
+    ]
+    gguf_files.write(tmp_path / "adapter.gguf", gguf_files.metadata(general__type="adapter"), both)
+    assert "attn_k" in why_not(tmp_path)
+    entries = gguf_files.metadata("llama", general__type="adapter")
+    gguf_files.write(tmp_path / "adapter.gguf", entries, both[:2])
+    assert "llama" in why_not(tmp_path)
+
+
+def test_a_gguf_adapter_of_the_token_embedding_has_it_the_other_way_round(tmp_path: Path) -> None:
+    put_gguf(tmp_path / "base.gguf")
+    entries = gguf_files.metadata(general__type="adapter")
+    for vocabulary, fits in ((32, True), (33, False)):
+        gguf_files.write(
+            tmp_path / "adapter.gguf",
+            entries,
+            [
+                ("token_embd.weight.lora_a", (8, vocabulary), 0),
+                ("token_embd.weight.lora_b", (8, 64), 0),
+            ],
         )
-        assert isinstance(other.until(Ready, Failed)[-1], Ready)
-        assert said(other) == later != bare
+        models = scanned(tmp_path)
+        reason = adapters.mismatch(models["adapter"], models["base"])
+        assert (reason is None) == fits
+        assert fits or "33" in str(reason)
+        assert models["adapter"].rank == 8
 
 
-def test_what_was_computed_with_other_weights_is_not_used_again(
-    process: EngineProcess, bare: str, tmp_path: Path
+def test_adapters_and_bases_are_of_one_format(tmp_path: Path) -> None:
+    put_shaped_base(tmp_path / "folder")
+    put_gguf(tmp_path / "file.gguf")
+    put_shaped_lora(tmp_path / "peft")
+    put_gguf_lora(tmp_path / "llama.gguf")
+    models = scanned(tmp_path)
+    assert "GGUF" in str(adapters.mismatch(models["llama"], models["folder"]))
+    assert "PEFT" in str(adapters.mismatch(models["peft"], models["file"]))
+    assert adapters.base_for(models["llama"], models.values()) is models["file"]
+    assert adapters.base_for(models["peft"], models.values()) is models["folder"]
+
+
+def test_a_hostile_adapter_is_held_against_nothing(tmp_path: Path) -> None:
+    put_shaped_base(tmp_path / "base")
+    put_lora(tmp_path / "adapter", base_model_name_or_path="base")
+    many = {f"base_model.model.x{n}.lora_A.weight": [1, 1] for n in range(5000)}
+    many["y" * 5000] = [1]
+    put_safetensors(tmp_path / "adapter" / "adapter_model.safetensors", many)
+    models = scanned(tmp_path)
+    tensors = models["adapter"].tensors
+    assert tensors
+    assert not tensors.whole
+    assert len(tensors.shapes) <= 512
+    assert adapters.mismatch(models["adapter"], models["base"]) is None
+
+
+# By name
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Qwen/Qwen3-Tiny",
+        "qwen/qwen3-tiny",
+        "Qwen3-Tiny",
+        "/root/autodl-tmp/models/Qwen3-Tiny",
+        "models/Qwen/Qwen3-Tiny",
+        "unsloth/Qwen3-Tiny-bnb-4bit",
+        "unsloth/qwen3-tiny-unsloth-bnb-4bit",
+        "https://huggingface.co/Qwen/Qwen3-Tiny",
+        "https://modelscope.cn/models/Qwen/Qwen3-Tiny",
+        "someone/Qwen3-Tiny",
+    ],
+)
+def test_a_base_is_known_by_whatever_its_adapter_calls_it(tmp_path: Path, said: str) -> None:
+    put_shaped_base(tmp_path / "Qwen" / "Qwen3-Tiny")
+    put_shaped_base(tmp_path / "Qwen" / "Qwen3-Tiny-Thinking")
+    put_shaped_lora(tmp_path / "adapter", said)
+    models = scanned(tmp_path)
+    base = adapters.base_for(models["adapter"], models.values())
+    assert base is models["Qwen/Qwen3-Tiny"]
+    assert adapters.missing_base(models["adapter"], models.values()) is None
+    assert models["adapter"].problems == ()
+
+
+def test_a_base_is_known_by_its_path(tmp_path: Path) -> None:
+    bases = [put_shaped_base(tmp_path / place / "checkpoint") for place in ("a", "b")]
+    put_shaped_lora(tmp_path / "adapter", str(bases[1]))
+    models = scanned(tmp_path)
+    assert adapters.base_for(models["adapter"], models.values()) is models["b/checkpoint"]
+
+
+@pytest.mark.parametrize(
+    ("said", "file", "title"),
+    [
+        ("https://huggingface.co/Qwen/Qwen3-Tiny", "Qwen/Qwen3-Tiny-GGUF/qwen3-tiny-q4_k_m", "x"),
+        ("https://huggingface.co/Qwen/Qwen3-Tiny", "unsloth/Qwen3-Tiny-GGUF/model-UD-Q4_K_XL", "x"),
+        ("Qwen3 Tiny", "Qwen3-Tiny.i1-IQ3_XXS", "x"),
+        ("Qwen3 Tiny", "blob", "Qwen3 Tiny"),
+    ],
+)
+def test_a_gguf_base_is_known_without_its_quantisation(
+    tmp_path: Path, said: str, file: str, title: str
 ) -> None:
-    assert process.ask(user(DIZZY), SHORT).started.reused_tokens > 0
-    adapter = lora(tmp_path / "adapter.gguf")
-    process.set_adapter(adapter)
-    assert process.ask(user(DIZZY), SHORT).started.reused_tokens == 0
-    # Nothing has changed, so nothing is forgotten.
-    process.set_adapter(adapter)
-    assert process.ask(user(DIZZY), SHORT).started.reused_tokens > 0
+    put_gguf(tmp_path / f"{file}.gguf", name=title)
+    put_gguf(tmp_path / "another.gguf", name="Another")
+    put_gguf_lora(tmp_path / "adapter.gguf", base=said)
+    models = scanned(tmp_path)
+    assert adapters.base_for(models["adapter"], models.values()) is models[file]
 
 
-@pytest.mark.parametrize("kind", ["shape", "text", "missing"])
-def test_an_adapter_that_fails_leaves_the_engine_as_it_was(
-    process: EngineProcess, bare: str, tmp_path: Path, kind: str
-) -> None:
-    process.set_adapter(lora(tmp_path / "good.gguf"))
-    first, good = said(process), said(process)
-    bad = tmp_path / "bad.gguf"
-    if kind == "shape":
-        write(bad, metadata("llama", general__type="adapter"))
-    elif kind == "text":
-        bad.write_text("这不是适配器")
-    failed = process.set_adapter(bad)
-    assert isinstance(failed, Failed)
-    assert failed.kind == "adapter_failed"
-    sentence = i18n.t("engine.adapter_failed", **failed.values)
-    assert "bad.gguf" in sentence
-    assert failed.values["reason"] not in ("", "?")
-    assert "\n" not in sentence
-    assert said(process) == good
-    assert first != bare
+def test_an_absent_base_is_told_with_what_to_fetch(tmp_path: Path) -> None:
+    put_shaped_base(tmp_path / "Qwen" / "Other")  # of the same shape, and not the same
+    put_shaped_lora(tmp_path / "adapter", "unsloth/Qwen3-4B-unsloth-bnb-4bit")
+    models = scanned(tmp_path)
+    adapter = models["adapter"]
+    assert adapters.base_for(adapter, models.values()) is None
+    assert adapters.missing_base(adapter, models.values()) == "unsloth/Qwen3-4B"
+    (problem,) = adapter.problems
+    assert "unsloth/Qwen3-4B" in problem.text
+    assert "drkun pull unsloth/Qwen3-4B" in problem.remedy
+    put_shaped_lora(tmp_path / "adapter", "/nowhere/else")
+    models = scanned(tmp_path)
+    assert adapters.missing_base(models["adapter"], models.values()) is None
+    assert adapters.base_for(models["adapter"], models.values()) is models["Qwen/Other"]
 
 
-def test_a_file_that_was_written_anew_is_read_anew(process: EngineProcess, bare: str, tmp_path: Path) -> None:
-    path = lora(tmp_path / "again.gguf", 1)
-    process.set_adapter(path)
-    before = said(process)
-    lora(path, 2)
-    os.utime(path, (1, 1))
-    process.set_adapter(path)
-    assert said(process) not in (before, bare)
+def test_an_adapter_that_names_none_goes_with_the_only_one_that_fits(tmp_path: Path) -> None:
+    put_shaped_lora(tmp_path / "adapter")
+    (problem,) = scanned(tmp_path)["adapter"].problems
+    assert problem.remedy
+    put_shaped_base(tmp_path / "one")
+    put_shaped_base(tmp_path / "wide", width=128)
+    models = scanned(tmp_path)
+    assert adapters.base_for(models["adapter"], models.values()) is models["one"]
+    put_shaped_base(tmp_path / "two")
+    models = scanned(tmp_path)
+    # Several would do: a choice, not a problem.
+    assert adapters.base_for(models["adapter"], models.values()) is None
+    assert models["adapter"].problems == ()
 
 
-def test_many_swaps_take_no_more_memory_than_a_few(process: EngineProcess, tmp_path: Path) -> None:
-    """Each of these adapters has 4 MiB; read at every swap they would take 160."""
-    adapters = [lora(tmp_path / f"{seed}.gguf", seed, rank=128) for seed in (1, 2)]
-    taken = []
-    for _ in range(2):
-        for adapter in adapters * 10:
-            assert isinstance(process.set_adapter(adapter), AdapterSet)
-            process.ask(user("你好"), Sampling(temperature=0, max_tokens=2))
-        taken.append(psutil.Process(process.process.pid).memory_info().rss)
-    assert taken[1] - taken[0] < 20 * 1024**2
+def test_the_adapters_that_a_base_would_leave_behind(tmp_path: Path) -> None:
+    put_shaped_base(tmp_path / "a" / "Tiny")
+    put_shaped_lora(tmp_path / "adapter", "Tiny")
+    models = inventory.scan([tmp_path])
+    base = next(model for model in models if model.kind is Kind.BASE)
+    assert [model.name for model in adapters.dependents(base, models)] == ["adapter"]
+    put_shaped_base(tmp_path / "b" / "Tiny")
+    models = inventory.scan([tmp_path])
+    assert [adapters.dependents(m, models) for m in models if m.kind is Kind.BASE] == [[], []]
 
 
-def test_an_engine_without_a_model_has_no_adapter(tmp_path: Path) -> None:
-    with EngineProcess(tmp_path / "engine.log") as empty:
-        failed = empty.set_adapter(lora(tmp_path / "adapter.gguf"))
-        assert isinstance(failed, Failed)
-        assert failed.kind == "no_model"
-        assert isinstance(empty.load(paths.starter(), 512)[-1], Ready)
+# What a LoRA says of itself
 
 
-# In a consultation
+def test_a_lora_says_how_it_was_trained(tmp_path: Path) -> None:
+    folder = put_lora(tmp_path / "adapter", lora_alpha=32, target_modules=["q_proj", "v_proj"], r=8)
+    put_json(
+        folder / "drkun.json",
+        {
+            "base_model": "Qwen/Qwen3-4B",
+            "base_revision": "abc",
+            "prompt": {"template": "", "system": "你是医生", "thinking_tags": ["<think>", "</think>"]},
+            "seed": 7,
+            "new in a later version": 1,
+        },
+    )
+    model = scanned(tmp_path)["adapter"]
+    assert (model.rank, model.alpha, model.target_modules) == (8, 32, ("q_proj", "v_proj"))
+    assert model.complete
+    assert model.provenance
+    assert (model.provenance.prompt.system, model.provenance.seed) == ("你是医生", 7)
+    for damaged in ("{", "[]", '{"seed": "x"}', "[" * 100_000):
+        (folder / "drkun.json").write_text(damaged)
+        model = scanned(tmp_path)["adapter"]
+        assert not model.complete
+        assert "drkun.json" in model.problems[0].text
 
 
-@pytest.fixture
-def adapters(home: Path) -> tuple[Path, Path]:
-    """Two adapters in the model store."""
+def test_an_adapter_config_of_any_other_kind_is_a_problem(tmp_path: Path) -> None:
+    folder = put_lora(tmp_path / "adapter")
+    for text in ("[]", "3", '"x"', "null", "", "[" * 100_000, '{"r": ' + "9" * 5000 + "}"):
+        (folder / "adapter_config.json").write_text(text)
+        assert not scanned(tmp_path)["adapter"].complete
+    odd = {"r": "16", "lora_alpha": [], "target_modules": {"a": 1}, "base_model_name_or_path": 5, "x": None}
+    put_json(folder / "adapter_config.json", odd | {"auto_mapping": {"base_model_class": 3}})
+    model = scanned(tmp_path)["adapter"]
+    assert (model.rank, model.alpha, model.target_modules, model.base_model) == (None, None, (), None)
+
+
+# Loading
+
+
+def test_what_does_not_fit_is_refused_before_loading(home: Path) -> None:
     store = paths.model_store()
-    return lora(store / "first.gguf", 1), lora(store / "second.gguf", 2)
-
-
-@pytest_asyncio.fixture
-async def session(home: Path, known_machine: None) -> AsyncIterator[Session]:
-    with contextlib.closing(Store(paths.database())) as store:
-        made = Session(store, EngineClient(paths.engine_log(), paths.machine_file()))
-        yield made
-        await made.engine.close()
-
-
-def plan(adapter: str | None = None, scale: float = 1.0, context_length: int = 1024) -> Plan:
-    return plan_load(Settings(threads=1, context_length=context_length, adapter=adapter, adapter_scale=scale))
-
-
-async def load(session: Session, wanted: Plan) -> list[type]:
-    return [type(event) async for event in session.load(wanted)]
-
-
-async def ask(session: Session) -> str:
-    async for _ in session.ask(DIZZY, sampling=SHORT):
-        pass
-    assert session.last
-    return f"{session.last.reasoning}|{session.last.answer}"
-
-
-async def test_another_adapter_does_not_load_the_model_again(
-    session: Session, adapters: tuple[Path, Path]
-) -> None:
-    assert Loading in await load(session, plan())
-    pid = session.engine.pid
-    answers = {}
-    for adapter, scale in (("first", 1.0), ("second", 1.0), ("second", 0.5), (None, 1.0)):
-        assert await load(session, plan(adapter, scale)) == [Ready]
-        session.conversation.context_start = len(session.conversation.turns)
-        answers[adapter, scale] = await ask(session)
-        assert session.last
-        assert session.last.adapter == adapter
-    assert session.engine.pid == pid
-    assert len({*answers.values()}) == 4
-    # The conversation goes on.
-    assert len(session.conversation.turns) == 4
-    # Anything else is another load.
-    assert Loading in await load(session, plan("first", context_length=512))
-    assert session.engine.pid != pid
-
-
-async def test_the_same_plan_again_is_a_new_load(session: Session) -> None:
-    await load(session, plan())
-    pid = session.engine.pid
-    assert Loading in await load(session, plan())
-    assert session.engine.pid != pid
-
-
-async def test_an_adapter_that_fails_leaves_the_consultation_with_the_one_before(
-    session: Session, adapters: tuple[Path, Path]
-) -> None:
-    await load(session, plan("first"))
-    pid = session.engine.pid
-    await ask(session)
-    session.conversation.context_start = len(session.conversation.turns)
-    before = await ask(session)
-    broken = plan("second")
-    adapters[1].write_bytes(adapters[1].read_bytes()[:2000])
-    with pytest.raises(DrkunError) as raised:
-        await load(session, broken)
-    assert (raised.value.kind, raised.value.exit_code) == ("adapter_failed", EXIT_NO_MODEL)
-    session.conversation.context_start = len(session.conversation.turns)
-    assert await ask(session) == before
-    assert session.last
-    assert session.last.adapter == "first"
-    assert session.engine.pid == pid
-    assert await load(session, plan()) == [Ready]
-
-
-async def test_an_engine_that_dies_over_an_adapter_is_loaded_anew_with_it(
-    session: Session, adapters: tuple[Path, Path]
-) -> None:
-    await load(session, plan())
-    pid = session.engine.pid
-    assert pid is not None
-    os.kill(pid, signal.SIGSTOP)
-    swap = asyncio.ensure_future(load(session, plan("first")))
-    await asyncio.sleep(0.05)
-    os.kill(pid, signal.SIGKILL)
-    with pytest.raises(DrkunError) as raised:
-        await swap
-    assert raised.value.kind == "engine_died"
-    wait_until(lambda: has_ended(pid))
-    assert await ask(session)
-    assert session.last
-    assert session.last.adapter == "first"
-
-
-async def test_an_answer_that_was_left_does_not_disturb_a_swap(
-    session: Session, adapters: tuple[Path, Path]
-) -> None:
-    await load(session, plan())
-    asking = session.ask(DIZZY, sampling=SHORT)
-    async for update in asking:
-        assert not isinstance(update, Finished)
-        if session.turn and session.turn.reasoning:
-            break
-    await asking.aclose()  # type: ignore[attr-defined]
-    assert await load(session, plan("first")) == [Ready]
-    assert await ask(session)
-
-
-async def test_without_a_model_no_adapter_is_attached(home: Path) -> None:
-    engine = EngineClient(paths.engine_log(), paths.machine_file())
-    with pytest.raises(DrkunError) as raised:
-        await engine.set_adapter(None)
-    assert raised.value.kind == "no_model"
+    put_gguf(store / "base.gguf")
+    put_gguf_lora(store / "fits.gguf")
+    put_gguf_lora(store / "wide.gguf", width=128)
+    plan = plan_load(Settings(model="base", adapter="fits"))
+    assert plan.load.adapter == str(store / "fits.gguf")
+    with pytest.raises(DrkunError) as caught:
+        plan_load(Settings(model="base", adapter="wide"))
+    assert caught.value.kind == "adapter_mismatch"
+    assert "128" in caught.value.message

@@ -6,13 +6,15 @@ import json
 import os
 import shutil
 import struct
+import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from drkun_tui import hardware, paths
 from drkun_tui.errors import EXIT_NO_MODEL, DrkunError
-from drkun_tui.library import inventory
+from drkun_tui.library import hugging_face, inventory
 from drkun_tui.library.model import Kind, Model
 from tests import gguf_files
 from tests.model_files import CONFIG, put_base, put_json, put_lora, put_safetensors
@@ -365,3 +367,113 @@ def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
     assert only(tmp_path).context_length == 4096
     gguf_files.write(path, gguf_files.metadata(qwen3__context_length=8192, more="x"))
     assert only(tmp_path).context_length == 8192
+
+
+# Faults
+
+
+def test_a_truncated_shard_is_found_without_reading_its_data(tmp_path: Path) -> None:
+    folder = put_base(tmp_path / "m")
+    weights = folder / "model.safetensors"
+    length = weights.stat().st_size
+    os.truncate(weights, length - 1)
+    model = only(tmp_path)
+    assert not model.complete
+    assert f"{length:,}" in model.problems[0].text
+    os.truncate(weights, length)
+    assert only(tmp_path).complete
+
+
+def test_a_safetensors_header_is_bounded(tmp_path: Path) -> None:
+    folder = put_base(tmp_path / "m")
+
+    def header(raw: bytes, length: int | None = None) -> None:
+        whole = struct.pack("<Q", len(raw) if length is None else length) + raw
+        (folder / "model.safetensors").write_bytes(whole)
+
+    tensor = '"dtype":"F32","data_offsets":[0,0]'
+    hostile = [
+        b"{" + b",".join(b'"%d":0' % n for n in range(500_000)) + b"}",
+        f'{{"a":{{{tensor},"shape":[{",".join(["9223372036854775807"] * 200_000)}]}}}}'.encode(),
+        f'{{"a":{{{tensor},"shape":[-1]}}}}'.encode(),
+        f'{{"a":{{{tensor},"shape":[1.5]}}}}'.encode(),
+        b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,' + b"9" * 100_000 + b"]}}",
+        b'{"a":' + b"[" * 1_000_000,
+        b'{"a":{"dtype":"\\ud800","shape":[1],"data_offsets":[0,4]}}',
+    ]
+    tracemalloc.start()
+    try:
+        for raw in hostile:
+            header(raw)
+            assert not only(tmp_path).complete, raw[:60]
+        header(b"{}", (1 << 64) - 1)
+        assert not only(tmp_path).complete
+        assert tracemalloc.get_traced_memory()[1] < 64 * 1024 * 1024
+    finally:
+        tracemalloc.stop()
+
+
+def test_huge_and_deep_json_is_a_problem_and_no_more(tmp_path: Path) -> None:
+    folder = put_base(tmp_path / "m")
+    index = folder / "model.safetensors.index.json"
+    for text in ("[" * 1_000_000, "{" + ",".join(f'"{n}":0' for n in range(500_000)) + "}", "[]", "{"):
+        index.write_text(text)
+        model = only(tmp_path)
+        assert not model.complete
+        assert index.name in model.problems[0].text
+    index.unlink()
+    with (folder / "config.json").open("wb") as file:
+        file.truncate(1 << 30)
+    model = only(tmp_path)
+    assert not model.complete
+    assert "config.json" in model.problems[0].text
+
+
+def test_a_folder_that_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_base(tmp_path / "closed" / "m")
+    put_base(tmp_path / "open" / "m")
+    scandir = os.scandir
+
+    def refuse(path: Path) -> object:
+        if Path(path).name == "closed":
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    # Permissions do not stop the superuser, as whom tests may run.
+    monkeypatch.setattr(os, "scandir", refuse)
+    survey = inventory.survey([tmp_path, tmp_path / "missing"])
+    assert [model.name for model in survey.models] == ["open/m"]
+    assert [(told.path, told.reason) for told in survey.unreadable] == [
+        (tmp_path / "closed", "Permission denied")
+    ]
+
+
+def test_a_folder_may_vanish_while_others_are_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "abcd":
+        put_base(tmp_path / name)
+        gguf_files.write(tmp_path / f"{name}.gguf")
+    real = hugging_face.describe_base
+
+    def describe(folder: Path, *more: Any) -> Model:
+        shutil.rmtree(folder)  # after it was listed, before it is described
+        shutil.rmtree(tmp_path / "d", ignore_errors=True)
+        return real(folder, *more)
+
+    monkeypatch.setattr(hugging_face, "describe_base", describe)
+    models = {model.name: model for model in inventory.scan([tmp_path])}
+    assert set(models) == {*"abcd", *(f"{tmp_path.name}/{n}" for n in "abc")}
+    assert all(model.complete == (model.kind is Kind.GGUF) for model in models.values())
+
+
+def test_a_loop_of_links_ends(tmp_path: Path) -> None:
+    put_base(tmp_path / "a" / "m")
+    (tmp_path / "a" / "up").symlink_to(tmp_path, target_is_directory=True)
+    (tmp_path / "b").symlink_to(tmp_path / "c")
+    (tmp_path / "c").symlink_to(tmp_path / "b")
+    (tmp_path / "a" / "m" / "model.safetensors").unlink()
+    (tmp_path / "a" / "m" / "model.safetensors").symlink_to(tmp_path / "a" / "m" / "model.safetensors")
+    model = only(tmp_path)
+    assert model.name == "a/m"
+    assert not model.complete

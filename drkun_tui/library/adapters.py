@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -141,7 +142,8 @@ class _Bases:
         said = adapter.base_model
         if not said:
             return []
-        here = [model for model in self._models if _same_place(said, model.path)]
+        place = _place(said)
+        here = [model for model in self._models if place and _is_at(model.path, place)]
         for key in () if here else _keys_for(said):
             wanted = _FORMATS[adapter.kind]
             if found := [model for model in self._by_key.get(key, ()) if model.kind is wanted]:
@@ -190,11 +192,18 @@ def _folded(name: str) -> str:
     return re.sub(r"[\W_]+", "-", name.lower()).strip("-")
 
 
-def _same_place(said: str, path: Path) -> bool:
-    """Does an adapter name this path, from the root or from a home?"""
+def _place(said: str) -> os.stat_result | None:
+    """The file or folder that an adapter names by its path, from the root or from a home."""
     try:
-        return said.startswith(("/", "~")) and Path(said).expanduser().samefile(path)
+        return Path(said).expanduser().stat() if said.startswith(("/", "~")) else None
     except (OSError, ValueError, RuntimeError):
+        return None
+
+
+def _is_at(path: Path, place: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(path.stat(), place)
+    except OSError:
         return False
 
 

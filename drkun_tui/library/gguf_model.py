@@ -59,10 +59,12 @@ def describe(files: list[Path], name: str) -> Model:
     """A model of one file, or of the parts that are there."""
     parts: list[_Facts] = []
     errors: list[DrkunError] = []
+    size = 0
     for file in files:
+        size += (have := size_of(file))
         try:
             parts.append(cached(file, _facts, _Facts))
-            if (have := size_of(file)) < parts[-1].expected_size:
+            if have < parts[-1].expected_size:
                 raise gguf.truncated(file, have, parts[-1].expected_size)
         except DrkunError as refused:
             errors.append(refused)
@@ -70,7 +72,6 @@ def describe(files: list[Path], name: str) -> Model:
     if (split := SPLIT.fullmatch(files[0].name)) and len(files) != int(split["total"]):
         counts = {"have": len(files), "total": int(split["total"])}
         problems.append(problem("parts_missing", "fetch_again", **counts))
-    size = sum(size_of(file) for file in files)
     error = errors[0] if errors else None
     if not parts:
         return Model(

@@ -12,9 +12,8 @@ import contextlib
 import difflib
 import itertools
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
 from drkun_tui import paths
@@ -37,7 +36,7 @@ from drkun_tui.library.printable import printable
 from drkun_tui.library.unfinished import MARKER, Unfinished, marked, read_marker
 from drkun_tui.library.walk import Unreadable, first_sight, walk
 
-_PICKLES = ("pytorch_model*.bin", "adapter_model.bin", "consolidated*.pth", "model*.bin", "model*.pt")
+_PICKLE = re.compile(r"(pytorch_model.*|adapter_model|model.*)\.bin|consolidated.*\.pth|model.*\.pt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +172,7 @@ def _scan_folder(root: Path, seen: set[tuple[int, int]], unreadable: list[Unread
             continue
         if MARKER in files:
             begun[folder] = read_marker(folder)
-        unfinished = next((begun[above] for above in (folder, *folder.parents) if above in begun), None)
+        unfinished = _nearest(folder, begun) if begun else None
         for model in _in_folder(folder, files, root, unfinished):
             listed.add(model.path)
             if model.path == folder or first_sight(model.path, seen):
@@ -181,6 +180,11 @@ def _scan_folder(root: Path, seen: set[tuple[int, int]], unreadable: list[Unread
     for unfinished in begun.values():
         for model in _to_come(unfinished, root, listed):
             yield _belonging(model, source)
+
+
+def _nearest(folder: Path, begun: Mapping[Path, Unfinished]) -> Unfinished | None:
+    """The download that was begun in this folder, or in the closest one that it is in."""
+    return next((begun[above] for above in (folder, *folder.parents) if above in begun), None)
 
 
 def _belonging(model: Model, source: Source) -> Model:
@@ -225,7 +229,7 @@ def _in_folder(
             split = SPLIT.fullmatch(file)
             ggufs.setdefault(f"{split['stem']}/{split['total']}" if split else file, []).append(file)
     has = set(files)
-    pickles = [file for file in files if any(fnmatch(file, pattern) for pattern in _PICKLES)]
+    pickles = [file for file in files if _PICKLE.fullmatch(file)]
     shards = [file for file in files if file.endswith(".safetensors") and file != "adapter_model.safetensors"]
     of_gguf = ggufs or (unfinished and unfinished.ggufs_in(folder))
     model = None
@@ -300,13 +304,15 @@ def _relative(path: Path, root: Path) -> str:
 
 def _unique(model: Model, root: Path, taken: set[str]) -> str:
     name = model.name
+    if name not in taken:
+        return name
     own = () if model.source in (Source.DRKUN, Source.FOLDER, Source.BUNDLED) else (model.source.value,)
     for part in (*own, *reversed(root.resolve().parts[1:])):
+        name = f"{printable(part)}/{name}"
         if name not in taken:
             return name
-        name = f"{printable(part)}/{name}"
     numbered = (f"{name}#{number}" for number in range(2, len(taken) + 3))
-    return name if name not in taken else next(n for n in numbered if n not in taken)
+    return next(name for name in numbered if name not in taken)
 
 
 def _is_bundled(path: Path) -> bool:

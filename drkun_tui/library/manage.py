@@ -119,15 +119,11 @@ def removal(model: Model, models: Iterable[Model] = ()) -> Removal:
     notes = []
     if needing := adapters.dependents(model, list(models)):
         notes.append(t("inventory.remove_needed", names=", ".join(other.name for other in needing[:5])))
-    if link := _link_above(path, store):
-        if len(behind := inventory.scan([link])) > 1:
-            names = ", ".join(other.name for other in behind[:5])
-            raise _refusal("remove_behind_link", name=model.name, path=str(link), names=names)
-        notes.append(t("inventory.remove_link", path=printable(str(link.resolve()), 400)))
-        return Removal((link,), 0, " ".join(notes))
-    own = _own_paths(model, path, store)
-    links = [p for p in own if p.is_symlink()]
-    if links:
+    if (link := _link_above(path, store)) and len(behind := inventory.scan([link])) > 1:
+        names = ", ".join(other.name for other in behind[:5])
+        raise _refusal("remove_behind_link", name=model.name, path=str(link), names=names)
+    own = [link] if link else _own_paths(model, path, store)
+    if links := [own_path for own_path in own if own_path.is_symlink()]:
         notes.append(t("inventory.remove_link", path=printable(str(links[0].resolve()), 400)))
     gone = _with_emptied_folders(own, store)
     return Removal(gone, sum(map(_frees, gone)), " ".join(notes))

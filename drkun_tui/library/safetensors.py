@@ -52,7 +52,7 @@ class Weights:
 
     def add(self, file: str) -> None:
         """Count a safetensors file."""
-        path = self._count(file)
+        path, have = self._count(file)
         try:
             header = cached(path, _read_header, _Header)
         except (OSError, ValueError, RecursionError):  # msgspec's errors are ValueErrors
@@ -61,7 +61,7 @@ class Weights:
         for dtype, count in header.elements.items():
             self._elements[dtype] = self._elements.get(dtype, 0) + count
         self._tensors.append(header.tensors)
-        if (have := size_of(path)) < header.needed:
+        if have < header.needed:
             sizes = {"have": have, "need": header.needed}
             self.problems.append(
                 problem("safetensors_truncated", "fetch_again", file=printable(file), **sizes)
@@ -91,11 +91,12 @@ class Weights:
             counts = {"have": len(wanted) - len(missing), "total": len(wanted)}
             self.problems.append(problem("shards_missing", "fetch_again", **counts))
 
-    def _count(self, file: str) -> Path:
+    def _count(self, file: str) -> tuple[Path, int]:
         path = self._folder / file
-        self.size += size_of(path)
+        size = size_of(path)
+        self.size += size
         self.files.append(path)
-        return path
+        return path, size
 
 
 def _all_parts(shard: str) -> set[str]:
