@@ -16,7 +16,7 @@ from typing import Annotated
 import msgspec
 
 from drkun_tui.i18n import t
-from drkun_tui.library.files import SPLIT, read_bytes
+from drkun_tui.library.files import SPLIT, files_below, is_file, read_bytes
 from drkun_tui.library.model import Kind, Problem
 from drkun_tui.library.printable import printable
 from drkun_tui.library.walk import DEPTH
@@ -118,7 +118,7 @@ class Unfinished:
             return []
         return [
             path
-            for path in _files_below(self.partial)
+            for path in files_below(self.partial)
             # Clients add endings of their own to a file that they have not finished.
             if any(_is_part_of(path.relative_to(self.partial).as_posix(), str(file)) for file in files)
         ]
@@ -139,7 +139,7 @@ def read_marker(folder: Path) -> Unfinished:
 def marked(path: Path) -> Unfinished | None:
     """The unfinished download whose marker lies in the folder `path`, or in one of those that it is in."""
     places = (path, *path.parents[:DEPTH])
-    above = next((folder for folder in places if (folder / MARKER).is_file()), None)
+    above = next((folder for folder in places if is_file(folder / MARKER)), None)
     return read_marker(above) if above else None
 
 
@@ -196,8 +196,3 @@ def _same_gguf(one: PurePosixPath, other: PurePosixPath) -> bool:
 
 def _is_part_of(found: str, file: str) -> bool:
     return found == file or found.startswith(f"{file}.")
-
-
-def _files_below(folder: Path) -> Iterator[Path]:
-    for parent, _, names in os.walk(folder):
-        yield from (Path(parent, name) for name in names)
