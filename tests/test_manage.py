@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import shutil
@@ -418,6 +419,18 @@ def test_removing_an_unfinished_download_takes_what_has_come() -> None:
     pending(folder, "config.json", "model.safetensors")
     assert gone("org/name").frees_bytes >= 80
     assert tree(paths.model_store()) == {}
+
+
+def test_what_is_being_downloaded_is_not_removed() -> None:
+    folder = paths.model_store() / "org" / "name"
+    pending(folder, "config.json", "model.safetensors")
+    lock = folder / PARTIAL / "lock"
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(DrkunError) as caught:
+            manage.removal(found()["org/name"])
+        assert caught.value.kind == "remove_busy"
+    gone("org/name")
 
 
 def test_removing_one_of_several_pending_files_leaves_the_others() -> None:

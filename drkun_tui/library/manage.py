@@ -342,8 +342,14 @@ def _link_above(path: Path, store: Path) -> Path | None:
 
 
 def _own_paths(model: Model, path: Path, store: Path) -> list[Path]:
-    """A model's own files and what has come of them; its folder where nothing else lies in it."""
+    """A model's own files and what has come of them; its folder where nothing else lies in it.
+
+    Raises:
+        DrkunError: ``remove_busy``, it is being downloaded.
+    """
     begun = None if model.complete else unfinished.marked(path)
+    if begun and begun.running:
+        raise _refusal("remove_busy", name=model.name)
     folder = begun.folder if begun else path if model.kind in (Kind.BASE, Kind.LORA) else None
     if folder and folder != store and all(m.path == model.path for m in inventory.scan([folder])):
         return [folder] if os.path.lexists(folder) else []

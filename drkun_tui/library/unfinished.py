@@ -6,6 +6,7 @@ everything is verified. What has come of a file lies in `PARTIAL` beside it.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -23,6 +24,8 @@ from drkun_tui.library.walk import DEPTH
 
 MARKER = ".drkun-download.json"
 PARTIAL = ".drkun-partial"
+_LOCK = "lock"
+"""In `PARTIAL`; whoever downloads holds it."""
 
 MAX_PENDING = 100_000
 """Most files of one marker."""
@@ -113,15 +116,31 @@ class Unfinished:
         return self.of_gguf(path) or self.of_folder(path)
 
     def files_here(self, files: list[PurePosixPath]) -> list[Path]:
-        """The files that hold what has come of these pending ones."""
+        """The files that hold what has come of these pending ones, as far as that can be told.
+
+        They may be named by what they will contain. Then they are told apart only where nothing else is
+        pending.
+        """
         if self.partial is None:
             return []
-        return [
-            path
-            for path in files_below(self.partial)
-            # Clients add endings of their own to a file that they have not finished.
-            if any(_is_part_of(path.relative_to(self.partial).as_posix(), str(file)) for file in files)
-        ]
+        here = [path for path in files_below(self.partial) if path.name != _LOCK]
+        needed = {file for file in self.pending if _is_gguf(file) or file.suffix in _OF_A_FOLDER}
+        if needed <= set(files):
+            return here
+        names = {str(file) for file in files}
+        return [path for path in here if path.relative_to(self.partial).as_posix() in names]
+
+    @property
+    def running(self) -> bool:
+        """Is a process at it just now?"""
+        try:
+            with (self.folder / PARTIAL / _LOCK).open("rb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
 
 
 def read_marker(folder: Path) -> Unfinished:
@@ -192,7 +211,3 @@ def _same_gguf(one: PurePosixPath, other: PurePosixPath) -> bool:
         and splits[1] is not None
         and splits[0].group("stem", "total") == splits[1].group("stem", "total")
     )
-
-
-def _is_part_of(found: str, file: str) -> bool:
-    return found == file or found.startswith(f"{file}.")
