@@ -272,6 +272,24 @@ def test_an_absent_base_is_told_with_what_to_fetch(tmp_path: Path) -> None:
     assert adapters.base_for(models["adapter"], models.values()) is models["Qwen/Other"]
 
 
+def test_a_named_base_of_another_shape_is_told_with_the_reason(tmp_path: Path) -> None:
+    put_shaped_base(tmp_path / "Qwen" / "Tiny", width=128)
+    put_shaped_base(tmp_path / "fits")
+    put_shaped_lora(tmp_path / "adapter", "Qwen/Tiny")
+    models = scanned(tmp_path)
+    adapter = models["adapter"]
+    (problem,) = adapter.problems
+    assert problem.text == adapters.mismatch(adapter, models["Qwen/Tiny"])
+    assert "128" in problem.text
+    assert problem.remedy
+    assert adapters.base_for(adapter, models.values()) is None
+    # Broken weights say nothing of their shapes; the file's own problem is enough.
+    (tmp_path / "adapter" / "adapter_model.safetensors").write_bytes(b"")
+    models = scanned(tmp_path)
+    assert adapters.mismatch(models["adapter"], models["Qwen/Tiny"]) is None
+    assert [other.text for other in models["adapter"].problems] != [problem.text]
+
+
 def test_an_adapter_that_names_none_goes_with_the_only_one_that_fits(tmp_path: Path) -> None:
     put_shaped_lora(tmp_path / "adapter")
     (problem,) = scanned(tmp_path)["adapter"].problems

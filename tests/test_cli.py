@@ -608,6 +608,26 @@ def test_models_say_where_they_are_from_and_what_to_do(home: Path, user_home: Pa
     assert len(shown["files"]) == 1
 
 
+def test_folders_that_cannot_be_read_are_told_beside_the_list(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    closed = paths.model_store() / "closed"
+    closed.mkdir(parents=True)
+    scandir = os.scandir
+
+    def refuse(path: Path) -> object:
+        if Path(path) == closed:
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert cli.main(["models", "--json"]) == 0
+    told = capsys.readouterr()
+    assert [model["name"] for model in json.loads(told.out)["models"]] == ["starter"]
+    assert str(closed) in told.err
+    assert told.err.count("\n") == 1
+
+
 # Importing, removing, renaming
 
 

@@ -16,6 +16,8 @@ from drkun_tui import hardware, paths
 from drkun_tui.errors import EXIT_NO_MODEL, DrkunError
 from drkun_tui.library import hugging_face, inventory
 from drkun_tui.library.model import Kind, Model
+from drkun_tui.library.plan import folders
+from drkun_tui.settings import Settings
 from tests import gguf_files
 from tests.model_files import CONFIG, put_base, put_json, put_lora, put_safetensors
 
@@ -446,6 +448,31 @@ def test_a_folder_that_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytes
     assert [(told.path, told.reason) for told in survey.unreadable] == [
         (tmp_path / "closed", "Permission denied")
     ]
+
+
+def test_other_programs_folders_may_be_closed(user_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the folder of a service that runs as another user."""
+    closed = [user_home / ".ollama", user_home / ".lmstudio", user_home / ".cache"]
+    put_base(user_home / ".lmstudio" / "models" / "m")
+    stat, scandir = Path.stat, os.scandir
+
+    def refuse(path: Path | str) -> None:
+        if any(folder in Path(path).parents for folder in closed):
+            raise PermissionError(13, "Permission denied")
+
+    def closed_stat(path: Path, *, follow_symlinks: bool = True) -> os.stat_result:
+        refuse(path)
+        return stat(path, follow_symlinks=follow_symlinks)
+
+    def closed_scandir(path: Path | str) -> object:
+        refuse(path)
+        return scandir(path)
+
+    monkeypatch.setattr(Path, "stat", closed_stat)
+    monkeypatch.setattr(os, "scandir", closed_scandir)
+    survey = inventory.survey(folders(Settings()))
+    assert [model.name for model in survey.models] == ["starter"]
+    assert survey.unreadable == []
 
 
 def test_a_folder_may_vanish_while_others_are_looked_at(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import shutil
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from drkun_tui import paths
+from drkun_tui import i18n, paths
 from drkun_tui.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_NO_MODEL, DrkunError
 from drkun_tui.library import aliases, inventory, manage
 from drkun_tui.library.manage import Mode, import_model
@@ -216,7 +217,7 @@ def test_a_full_disk_is_seen_before_and_in_the_middle(outside: Path, monkeypatch
     usage = shutil.disk_usage(outside)
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=100))
-        error = refused(source)
+        error = refused(source, name="org/q")
         assert (error.kind, error.exit_code) == ("import_no_space", EXIT_FAILED)
     copy = shutil.copyfile
 
@@ -226,9 +227,10 @@ def test_a_full_disk_is_seen_before_and_in_the_middle(outside: Path, monkeypatch
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(shutil, "copyfile", full)
-    error = refused(source, name="org/q")
-    assert error.kind == "import_failed"
-    assert "磁盘" in error.message
+    for path in (source, put_base(outside / "00002-of")):
+        error = refused(path, name="org/q")
+        assert error.kind == "import_failed"
+        assert i18n.t("export.full") in error.message
 
 
 def test_a_move_between_disks_copies_and_then_removes(outside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,7 +239,15 @@ def test_a_move_between_disks_copies_and_then_removes(outside: Path, monkeypatch
     import_model(file, Mode.MOVE)
     import_model(folder, Mode.MOVE)
     assert tree(outside) == {}
-    assert {model.name: model.complete for model in found().values()} == {"m": True, "Tiny": True}
+    folder = put_base(outside / "Tuned")
+    gguf_files.write(folder / "checkpoints" / "m.gguf")
+    import_model(folder, Mode.MOVE)
+    assert set(tree(outside)) == {"Tuned", "Tuned/checkpoints", "Tuned/checkpoints/m.gguf"}
+    assert {model.name: model.complete for model in found().values()} == {
+        "m": True,
+        "Tiny": True,
+        "Tuned": True,
+    }
 
 
 def test_a_move_that_fails_half_way_is_undone(outside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -411,6 +421,18 @@ def test_removing_an_unfinished_download_takes_what_has_come() -> None:
     assert tree(paths.model_store()) == {}
 
 
+def test_what_is_being_downloaded_is_not_removed() -> None:
+    folder = paths.model_store() / "org" / "name"
+    pending(folder, "config.json", "model.safetensors")
+    lock = folder / PARTIAL / "lock"
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(DrkunError) as caught:
+            manage.removal(found()["org/name"])
+        assert caught.value.kind == "remove_busy"
+    gone("org/name")
+
+
 def test_removing_one_of_several_pending_files_leaves_the_others() -> None:
     folder = paths.model_store() / "org" / "name"
     gguf_files.write(folder / "whole.gguf")
@@ -425,6 +447,25 @@ def test_removing_one_of_several_pending_files_leaves_the_others() -> None:
     assert found()["org/name/b"].size_bytes == 40
     gone("org/name/b")
     assert tree(paths.model_store()) == {}
+
+
+def test_links_to_nothing_and_to_themselves_can_be_removed() -> None:
+    store = paths.model_store()
+    store.mkdir()
+    (store / "circle.gguf").symlink_to(store / "circle.gguf")
+    (store / "dangling.gguf").symlink_to(store / "nothing")
+    assert str(store / "nothing") in gone("dangling").note
+    gone("circle")
+    assert tree(store) == {}
+
+
+def test_a_model_that_is_gone_already_is_told() -> None:
+    gguf_files.write(paths.model_store() / "org" / "m.gguf")
+    model = found()["org/m"]
+    shutil.rmtree(paths.model_store() / "org")
+    with pytest.raises(DrkunError) as caught:
+        manage.remove(model)
+    assert caught.value.kind == "remove_failed"
 
 
 def test_a_removal_that_fails_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -498,6 +539,12 @@ def test_a_broken_file_of_aliases_stops_no_scan_and_is_not_overwritten(text: str
         rename("m", "n")
     assert caught.value.kind == "aliases_broken"
     assert paths.aliases_file().read_text("latin-1") == text
+
+
+def test_names_that_somebody_wrote_into_the_file_twice_are_one_model_s() -> None:
+    files = [gguf_files.write(paths.model_store() / f"{name}.gguf") for name in "abc"]
+    put_json(paths.aliases_file(), {str(file): "same" for file in files[:2]} | {str(files[2]): "starter"})
+    assert set(found()) == {"a", "same", "c"}
 
 
 def test_aliases_are_kept_as_json() -> None:

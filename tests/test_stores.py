@@ -311,7 +311,8 @@ def test_a_folder_with_a_pending_file_is_not_whole(home: Path) -> None:
     mark(folder, **{"README.md": 9, "image.png": 9})
     assert one().complete  # nobody needs these
     mark(folder, **{"tokenizer.json": 1000, "README.md": 9})
-    part(folder, "tokenizer.json.incomplete", 300)
+    part(folder, "0123abcd", 300)  # named by what it will contain
+    part(folder, "lock", 50)
     model = one()
     assert not model.complete
     (problem,) = model.problems

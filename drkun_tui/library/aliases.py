@@ -23,9 +23,12 @@ MAX_ALIAS = 80
 def read() -> Mapping[Path, str]:
     """Every alias by its model's path; none where they cannot be read, for a scan goes on without."""
     try:
-        return {Path(path): printable(alias) for path, alias in _load().items() if alias}
+        told = _load()
     except DrkunError:
         return {}
+    # Somebody may have written into the file: each name is one model's, and one is the bundled model's.
+    unique = {printable(alias): Path(path) for path, alias in told.items() if alias != "starter"}
+    return {path: alias for alias, path in unique.items() if alias}
 
 
 def rename(model: Model, alias: str, models: Iterable[Model]) -> str:

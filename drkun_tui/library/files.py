@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -54,6 +56,28 @@ def bounded(raw: bytes) -> bytes:
     if raw.count(b":") > MAX_MEMBERS:
         raise ValueError("too many members")
     return raw
+
+
+def is_folder(path: Path) -> bool:
+    """Is this a folder, as far as one may look?"""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # in a folder that is not ours to look into, or no possible name
+        return False
+
+
+def is_file(path: Path) -> bool:
+    """Is this a regular file, as far as one may look?"""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """Every file in a folder and in the folders in it, links to folders not followed."""
+    for parent, _, names in os.walk(folder):
+        yield from (Path(parent, name) for name in names)
 
 
 def size_of(path: Path) -> int:

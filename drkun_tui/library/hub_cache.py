@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from drkun_tui.i18n import t
-from drkun_tui.library.files import open_regular, read_bytes, size_of
+from drkun_tui.library.files import is_folder, open_regular, read_bytes, size_of
 from drkun_tui.library.model import Kind, Model
 from drkun_tui.library.printable import printable
 from drkun_tui.library.unfinished import Unfinished, problem_of
@@ -32,7 +32,7 @@ class Snapshot:
 def name_of(folder: Path) -> str | None:
     """``org/name`` of a cached repository; None for any other folder."""
     found = _REPOSITORY.fullmatch(folder.name)
-    if found is None or not (folder / "snapshots").is_dir():
+    if found is None or not is_folder(folder / "snapshots"):
         return None
     return printable(found["name"].replace("--", "/"))
 
@@ -45,7 +45,7 @@ def snapshots(repository: Path) -> list[Snapshot]:
     except OSError:
         main = ""
     try:
-        folders = sorted(folder for folder in (repository / "snapshots").iterdir() if folder.is_dir())
+        folders = sorted(folder for folder in (repository / "snapshots").iterdir() if is_folder(folder))
     except OSError:
         folders = []
     found = [

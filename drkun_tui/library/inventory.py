@@ -2,8 +2,8 @@
 
 A folder's name means nothing here. ``adapter_config.json`` makes a LoRA, ``config.json`` with weight
 shards a base model, a GGUF header a GGUF model or adapter. A broken file never stops a scan: it is
-listed with its problem. Nothing is written, and nothing of a model is executed: pickle weights are
-listed and refused.
+listed with its problem. Nothing is written but what was read of the headers (`header_cache`), and
+nothing of a model is executed: pickle weights are listed and refused.
 """
 
 from __future__ import annotations
@@ -162,6 +162,8 @@ def _scan_folder(root: Path, seen: set[tuple[int, int]], unreadable: list[Unread
         yield from ollama.models(root)
         return
     source = stores.source_of(root)
+    if source not in (Source.DRKUN, Source.FOLDER):
+        unreadable = []  # nobody asked for these folders
     begun = {u.folder: u for u in stores.modelscope_unfinished(root)} if source is Source.MODELSCOPE else {}
     if above := marked(root):
         begun[above.folder] = above

@@ -21,7 +21,7 @@ from drkun_tui import paths
 from drkun_tui.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_NO_MODEL, DrkunError
 from drkun_tui.i18n import t
 from drkun_tui.library import adapters, aliases, hub_cache, inventory, stores, unfinished
-from drkun_tui.library.files import SPLIT, size_of
+from drkun_tui.library.files import SPLIT, files_below, is_file, size_of
 from drkun_tui.library.fit import size_text
 from drkun_tui.library.model import Kind, Model, Source
 from drkun_tui.library.printable import printable
@@ -86,11 +86,15 @@ def import_model(path: Path, mode: Mode, name: str | None = None) -> Model:
     for _, target in steps:
         if os.path.lexists(target):
             raise _refusal("import_exists", name=name, path=str(target))
+    folder = steps[0][1].parent
     try:
-        steps[0][1].parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         _bring(model, mode, steps, store)
-    except OSError as error:  # those of shutil are among them
-        _remove_empty(steps[0][1].parent, store)
+    except DrkunError:
+        _remove_empty(folder, store)
+        raise
+    except OSError as error:
+        _remove_empty(folder, store)
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         reason = t("export.full") if full else error.strerror or str(error)
         message = t("inventory.import_failed", name=model.name, reason=printable(reason))
@@ -106,8 +110,16 @@ def removal(model: Model, models: Iterable[Model] = ()) -> Removal:
         models: the others there are; adapters among them that need this one are told in the note.
 
     Raises:
-        DrkunError: ``remove_refused``: it is bundled, or another program's or the user's own to remove.
+        DrkunError: ``remove_refused``: it is bundled, or another program's or the user's own to remove;
+            ``remove_outside`` or ``remove_behind_link``; ``remove_failed``, it cannot be looked at.
     """
+    try:
+        return _removal(model, list(models))
+    except OSError as error:
+        raise _remove_failed(model, error) from error
+
+
+def _removal(model: Model, models: list[Model]) -> Removal:
     if not model.removable:
         hint = t(f"inventory.remove_hint_{model.source.value}", name=model.disk_name or model.name)
         message = t(f"inventory.remove_refused_{model.source.value}", name=model.name)
@@ -117,14 +129,14 @@ def removal(model: Model, models: Iterable[Model] = ()) -> Removal:
     if not path.is_relative_to(store):
         raise _refusal("remove_outside", name=model.name, path=str(path))
     notes = []
-    if needing := adapters.dependents(model, list(models)):
+    if needing := adapters.dependents(model, models):
         notes.append(t("inventory.remove_needed", names=", ".join(other.name for other in needing[:5])))
     if (link := _link_above(path, store)) and len(behind := inventory.scan([link])) > 1:
         names = ", ".join(other.name for other in behind[:5])
         raise _refusal("remove_behind_link", name=model.name, path=str(link), names=names)
     own = [link] if link else _own_paths(model, path, store)
     if links := [own_path for own_path in own if own_path.is_symlink()]:
-        notes.append(t("inventory.remove_link", path=printable(str(links[0].resolve()), 400)))
+        notes.append(t("inventory.remove_link", path=printable(str(links[0].readlink()), 400)))
     gone = _with_emptied_folders(own, store)
     return Removal(gone, sum(map(_frees, gone)), " ".join(notes))
 
@@ -139,7 +151,7 @@ def remove(model: Model) -> Removal:
     store = paths.model_store().resolve()
     try:
         for path in done.paths:
-            if not path.parent.resolve().is_relative_to(store) or path.resolve() == store:
+            if not path.parent.resolve().is_relative_to(store):
                 raise _refusal("remove_outside", name=model.name, path=str(path))
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
@@ -148,11 +160,15 @@ def remove(model: Model) -> Removal:
         if not model.complete:
             unfinished.forget(model.path)
     except OSError as error:
-        reason = printable(error.strerror or str(error))
-        message = t("inventory.remove_failed", name=model.name, reason=reason)
-        raise DrkunError("remove_failed", message, t("inventory.remove_failed_hint"), EXIT_FAILED) from error
+        raise _remove_failed(model, error) from error
     aliases.forget(model.path)
     return done
+
+
+def _remove_failed(model: Model, error: OSError) -> DrkunError:
+    reason = printable(error.strerror or str(error))
+    message = t("inventory.remove_failed", name=model.name, reason=reason)
+    return DrkunError("remove_failed", message, t("inventory.remove_failed_hint"), EXIT_FAILED)
 
 
 def _refusal(kind: str, **values: str) -> DrkunError:
@@ -247,13 +263,14 @@ def _bring(model: Model, mode: Mode, steps: list[tuple[Path, Path]], store: Path
             if mode is Mode.MOVE:
                 undo.pop_all()  # from here on the copies are the model
                 for source, _ in steps:
-                    shutil.rmtree(source) if source.is_dir() else source.unlink()
+                    _remove_copied(source)
         undo.pop_all()
 
 
 def _copy(model: Model, steps: list[tuple[Path, Path]], store: Path, undo: contextlib.ExitStack) -> None:
     """Copy aside, look whether the copy is whole, and only then put it in its place."""
-    need, free = sum(_size_below(source) for source, _ in steps), shutil.disk_usage(store).free
+    files = [(file, source, target) for source, target in steps for file in _files_of(source)]
+    need, free = sum(size_of(file) for file, _, _ in files), shutil.disk_usage(store).free
     if need > free:
         values = {"need": size_text(need), "free": size_text(free)}
         message = t("inventory.import_no_space", name=model.name, **values)
@@ -261,16 +278,14 @@ def _copy(model: Model, steps: list[tuple[Path, Path]], store: Path, undo: conte
     aside = store / f".import-{os.getpid()}-{secrets.token_hex(4)}"
     aside.mkdir()
     try:
-        copies = [aside / target.name for _, target in steps]
-        for (source, _), copy in zip(steps, copies, strict=True):
-            if source.is_dir():
-                # Links are followed: a cache's files are links into its blobs.
-                shutil.copytree(source, copy, ignore=_not_of_the_model, copy_function=shutil.copyfile)
-            else:
-                shutil.copyfile(source, copy)
-        _ensure_usable(inventory.at(copies[0]))
-        for (_, target), copy in zip(steps, copies, strict=True):
-            _place(copy, target)
+        for file, source, target in files:
+            copy = aside / target.name / file.relative_to(source)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            # A link is followed: a cache's files are links into its blobs.
+            shutil.copyfile(file, copy)
+        _ensure_usable(inventory.at(aside / steps[0][1].name))
+        for _, target in steps:
+            _place(aside / target.name, target)
             undo.callback(shutil.rmtree if target.is_dir() else Path.unlink, target)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -291,29 +306,28 @@ def _place(source: Path, target: Path) -> None:
         source.unlink()
 
 
-def _not_of_the_model(folder: str, names: list[str]) -> set[str]:
-    """What is not copied with a model: hidden files, checkpoints, links to folders, pipes and the like."""
-    return {name for name in names if SKIPPED_FOLDER.fullmatch(name) or not _is_copied(Path(folder, name))}
+def _files_of(source: Path) -> Iterator[Path]:
+    """The files that make a model: the one, or those of its folder but for hidden ones, checkpoints,
+    pipes and whatever lies behind links to folders."""
+    if not source.is_dir():
+        yield source
+        return
+    for parent, below, names in os.walk(source):
+        below[:] = [name for name in below if not SKIPPED_FOLDER.fullmatch(name)]
+        yield from (Path(parent, name) for name in names if name[0] != "." and is_file(Path(parent, name)))
 
 
-def _is_copied(path: Path) -> bool:
-    try:
-        return path.is_file() or (path.is_dir() and not path.is_symlink())
-    except OSError:  # a link to itself
-        return False
+def _remove_copied(source: Path) -> None:
+    """Remove what was copied, and no more: checkpoints and hidden files stay where they are."""
+    for file in list(_files_of(source)):
+        file.unlink()
+    for parent, _, _ in os.walk(source, topdown=False):
+        with contextlib.suppress(OSError):  # not empty
+            Path(parent).rmdir()
 
 
 def _same_device(path: Path, store: Path) -> bool:
     return path.stat().st_dev == store.stat().st_dev
-
-
-def _size_below(path: Path) -> int:
-    return sum(size_of(file) for file in _files_below(path)) if path.is_dir() else size_of(path)
-
-
-def _files_below(path: Path) -> Iterator[Path]:
-    for folder, _, names in os.walk(path):
-        yield from (Path(folder, name) for name in names)
 
 
 # Removing
@@ -328,8 +342,14 @@ def _link_above(path: Path, store: Path) -> Path | None:
 
 
 def _own_paths(model: Model, path: Path, store: Path) -> list[Path]:
-    """A model's own files and what has come of them; its folder where nothing else lies in it."""
+    """A model's own files and what has come of them; its folder where nothing else lies in it.
+
+    Raises:
+        DrkunError: ``remove_busy``, it is being downloaded.
+    """
     begun = None if model.complete else unfinished.marked(path)
+    if begun and begun.running:
+        raise _refusal("remove_busy", name=model.name)
     folder = begun.folder if begun else path if model.kind in (Kind.BASE, Kind.LORA) else None
     if folder and folder != store and all(m.path == model.path for m in inventory.scan([folder])):
         return [folder] if os.path.lexists(folder) else []
@@ -353,7 +373,7 @@ def _with_emptied_folders(own: list[Path], store: Path) -> tuple[Path, ...]:
 
 def _frees(path: Path) -> int:
     """Bytes that the disk gets back: not those of a link, nor of a file that has another name."""
-    files = _files_below(path) if path.is_dir() and not path.is_symlink() else (path,)
+    files = files_below(path) if path.is_dir() and not path.is_symlink() else (path,)
     total = 0
     for file in files:
         with contextlib.suppress(OSError):

@@ -15,7 +15,7 @@ import msgspec
 
 from drkun_tui.i18n import t
 from drkun_tui.library import gguf_model
-from drkun_tui.library.files import read_bytes
+from drkun_tui.library.files import is_file, is_folder, read_bytes
 from drkun_tui.library.model import Kind, Model, Problem, Source
 from drkun_tui.library.printable import printable
 
@@ -41,7 +41,7 @@ class _Manifest(msgspec.Struct):
 
 def is_store(root: Path) -> bool:
     """Is this the folder of Ollama's models?"""
-    return (root / "manifests").is_dir() and (root / "blobs").is_dir()
+    return is_folder(root / "manifests") and is_folder(root / "blobs")
 
 
 def models(root: Path) -> Iterator[Model]:
@@ -49,7 +49,7 @@ def models(root: Path) -> Iterator[Model]:
     for number, manifest in enumerate(sorted((root / "manifests").glob("*/*/*/*"))):
         if number >= MAX_MANIFESTS:
             break
-        if manifest.is_file():
+        if is_file(manifest):
             yield from (replace(model, source=Source.OLLAMA) for model in _models(root, manifest))
 
 
@@ -73,7 +73,7 @@ def _models(root: Path, manifest: Path) -> Iterator[Model]:
             yield _broken(shown, manifest, Problem(t("inventory.bad_manifest"), again))
             continue
         blob = root / "blobs" / f"sha256-{digest[1]}"
-        if blob.exists():
+        if is_file(blob):
             yield gguf_model.describe([blob], shown)
         else:
             problem = Problem(t("inventory.blob_missing", blob=blob.name[:19]), again)

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from drkun_tui import paths
 from drkun_tui.i18n import t
+from drkun_tui.library.files import files_below, is_folder
 from drkun_tui.library.model import Source
 from drkun_tui.library.printable import printable
 from drkun_tui.library.unfinished import Unfinished, problem_of
@@ -37,8 +38,8 @@ def known() -> list[Store]:
         Store(starter, Source.BUNDLED),
         Store(_huggingface(), Source.HUGGINGFACE),
         Store(_modelscope(), Source.MODELSCOPE),
-        Store(Path.home() / ".lmstudio" / "models", Source.LMSTUDIO),
-        Store(Path.home() / ".cache" / "lm-studio" / "models", Source.LMSTUDIO),
+        Store(_folder("~/.lmstudio/models"), Source.LMSTUDIO),
+        Store(_folder("~/.cache/lm-studio/models"), Source.LMSTUDIO),
         *(Store(path, Source.OLLAMA) for path in _ollama()),
     ]
 
@@ -65,27 +66,31 @@ def _resolved(path: Path) -> Path:
 def _variable(name: str) -> Path | None:
     """The folder that an environment variable names."""
     value = os.environ.get(name)
-    return Path(os.path.expanduser(value)) if value else None  # noqa: PTH111 - it never fails
+    return _folder(value) if value else None
+
+
+def _folder(name: str) -> Path:
+    return Path(os.path.expanduser(name))  # noqa: PTH111 - pathlib's fails for a user without a home
 
 
 def _huggingface() -> Path:
     """As huggingface_hub looks for it."""
     if cache := _variable("HF_HUB_CACHE") or _variable("HUGGINGFACE_HUB_CACHE"):
         return cache
-    caches = _variable("XDG_CACHE_HOME") or Path.home() / ".cache"
+    caches = _variable("XDG_CACHE_HOME") or _folder("~/.cache")
     return (_variable("HF_HOME") or caches / "huggingface") / "hub"
 
 
 def _modelscope() -> Path:
     """As modelscope looks for it; its versions differ in what lies between it and ``org/name``."""
-    return _variable("MODELSCOPE_CACHE") or Path.home() / ".cache" / "modelscope"
+    return _variable("MODELSCOPE_CACHE") or _folder("~/.cache/modelscope")
 
 
 def _ollama() -> list[Path]:
     """Its store; without its variable the user's, and the one of the service that its installer makes."""
     if chosen := _variable("OLLAMA_MODELS"):
         return [chosen]
-    return [Path.home() / ".ollama" / "models", Path("/usr/share/ollama/.ollama/models")]
+    return [_folder("~/.ollama/models"), Path("/usr/share/ollama/.ollama/models")]
 
 
 # ModelScope
@@ -105,7 +110,7 @@ def modelscope_unfinished(root: Path) -> Iterator[Unfinished]:
         temporary = root / layers / _MODELSCOPE_TEMPORARY
         for organisation in _folders_in(temporary):
             for partial in _folders_in(organisation):
-                files = [path for path in partial.rglob("*") if path.is_file()]
+                files = files_below(partial)
                 pending = {PurePosixPath(path.relative_to(partial).as_posix()): 0 for path in files}
                 if pending:
                     inside = f"{organisation.name}/{partial.name}"
@@ -115,6 +120,6 @@ def modelscope_unfinished(root: Path) -> Iterator[Unfinished]:
 
 def _folders_in(folder: Path) -> list[Path]:
     try:
-        return sorted(path for path in folder.iterdir() if path.is_dir())
+        return sorted(path for path in folder.iterdir() if is_folder(path))
     except OSError:
         return []

@@ -6,6 +6,7 @@ everything is verified. What has come of a file lies in `PARTIAL` beside it.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -16,13 +17,15 @@ from typing import Annotated
 import msgspec
 
 from drkun_tui.i18n import t
-from drkun_tui.library.files import SPLIT, read_bytes
+from drkun_tui.library.files import SPLIT, files_below, is_file, read_bytes
 from drkun_tui.library.model import Kind, Problem
 from drkun_tui.library.printable import printable
 from drkun_tui.library.walk import DEPTH
 
 MARKER = ".drkun-download.json"
 PARTIAL = ".drkun-partial"
+_LOCK = "lock"
+"""In `PARTIAL`; whoever downloads holds it."""
 
 MAX_PENDING = 100_000
 """Most files of one marker."""
@@ -113,15 +116,31 @@ class Unfinished:
         return self.of_gguf(path) or self.of_folder(path)
 
     def files_here(self, files: list[PurePosixPath]) -> list[Path]:
-        """The files that hold what has come of these pending ones."""
+        """The files that hold what has come of these pending ones, as far as that can be told.
+
+        They may be named by what they will contain. Then they are told apart only where nothing else is
+        pending.
+        """
         if self.partial is None:
             return []
-        return [
-            path
-            for path in _files_below(self.partial)
-            # Clients add endings of their own to a file that they have not finished.
-            if any(_is_part_of(path.relative_to(self.partial).as_posix(), str(file)) for file in files)
-        ]
+        here = [path for path in files_below(self.partial) if path.name != _LOCK]
+        needed = {file for file in self.pending if _is_gguf(file) or file.suffix in _OF_A_FOLDER}
+        if needed <= set(files):
+            return here
+        names = {str(file) for file in files}
+        return [path for path in here if path.relative_to(self.partial).as_posix() in names]
+
+    @property
+    def running(self) -> bool:
+        """Is a process at it just now?"""
+        try:
+            with (self.folder / PARTIAL / _LOCK).open("rb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
 
 
 def read_marker(folder: Path) -> Unfinished:
@@ -139,7 +158,7 @@ def read_marker(folder: Path) -> Unfinished:
 def marked(path: Path) -> Unfinished | None:
     """The unfinished download whose marker lies in the folder `path`, or in one of those that it is in."""
     places = (path, *path.parents[:DEPTH])
-    above = next((folder for folder in places if (folder / MARKER).is_file()), None)
+    above = next((folder for folder in places if is_file(folder / MARKER)), None)
     return read_marker(above) if above else None
 
 
@@ -192,12 +211,3 @@ def _same_gguf(one: PurePosixPath, other: PurePosixPath) -> bool:
         and splits[1] is not None
         and splits[0].group("stem", "total") == splits[1].group("stem", "total")
     )
-
-
-def _is_part_of(found: str, file: str) -> bool:
-    return found == file or found.startswith(f"{file}.")
-
-
-def _files_below(folder: Path) -> Iterator[Path]:
-    for parent, _, names in os.walk(folder):
-        yield from (Path(parent, name) for name in names)
