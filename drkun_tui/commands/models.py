@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 
 from drkun_tui import hardware, paths, settings
 from drkun_tui.errors import EXIT_DONE
 from drkun_tui.i18n import set_language, t
-from drkun_tui.library import inventory
+from drkun_tui.library import inventory, speed
 from drkun_tui.library.fit import size_text
 from drkun_tui.library.plan import folders
 from drkun_tui.ui.table import GAP, cell, fit_columns, size
@@ -21,8 +22,12 @@ def run(arguments: argparse.Namespace) -> int:
     set_language(own.language)
     models = inventory.scan(folders(own))
     machine = hardware.read()
+    if arguments.speed:
+        asyncio.run(speed.measure(paths.machine_file(), machine, paths.engine_log(), own.threads))
     if arguments.json:
-        print(json.dumps({"models": [model.as_dict(machine) for model in models]}, ensure_ascii=False))
+        known = speed.known(paths.machine_file(), machine, own.threads)
+        told = [model.as_dict(machine, known) for model in models]
+        print(json.dumps({"models": told}, ensure_ascii=False))
         return EXIT_DONE
     titles = [
         t(f"models.column_{name}") for name in ("name", "kind", "quantization", "size", "context", "fits")

@@ -7,11 +7,12 @@ says how and how well. Models with sliding-window or recurrent layers need less 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from drkun_tui.hardware import Hardware
 from drkun_tui.i18n import t
-from drkun_tui.library.gguf_header import GgufHeader
+from drkun_tui.library.gguf_header import GgufHeader, Part
 from drkun_tui.profiles import CLASS_BYTES, Profile, budget
 
 DEFAULT_CONTEXT = 8192
@@ -53,6 +54,15 @@ class Shape:
     feed_forward: int = 0
     context_length: int = 0
     """Tokens that it was trained for."""
+    layers: int = 0
+    heads: int = 0
+    """Query heads of all layers."""
+    head_length: int = 0
+    """Elements of one head's key."""
+    parts: tuple[tuple[Part, str, int], ...] = ()
+    """The weights by part and tensor type, in bytes as stored."""
+    expert_share: float = 1.0
+    """Of the experts' weights, the share that one token is sent through."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +114,21 @@ def shape_of(header: GgufHeader) -> Shape:
         embedding=header.embedding_length or 0,
         feed_forward=header.feed_forward_length or 0,
         context_length=header.context_length or 0,
+        layers=header.block_count or 0,
+        heads=header.heads_in_all or 0,
+        head_length=header.key_length or 0,
+        parts=tuple((part, name, size) for (part, name), size in header.part_bytes.items()),
+        expert_share=header.expert_share,
+    )
+
+
+def joined(shapes: Sequence[Shape]) -> Shape:
+    """The shape of a split model: the first part says what it is, the weights of all add up."""
+    return replace(
+        shapes[0],
+        weight_bytes=sum(shape.weight_bytes for shape in shapes),
+        parameters=sum(shape.parameters for shape in shapes),
+        parts=tuple(part for shape in shapes for part in shape.parts),
     )
 
 

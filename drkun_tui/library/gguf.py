@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 from drkun_tui.errors import EXIT_NO_MODEL, DrkunError
 from drkun_tui.i18n import t
-from drkun_tui.library.gguf_header import GgufHeader, Skipped, Value
+from drkun_tui.library.gguf_header import GgufHeader, Part, Skipped, Value, part_of
 from drkun_tui.library.gguf_types import TENSOR_TYPES
 from drkun_tui.library.printable import printable
 
@@ -209,14 +209,13 @@ def _read_header(cursor: _Cursor) -> GgufHeader:
     alignment = metadata.get("general.alignment", 32)
     if not isinstance(alignment, int) or not 0 < alignment <= 65_536 or alignment & (alignment - 1):
         raise cursor.corrupt("alignment")
-    type_bytes, parameters, span = _read_tensors(cursor, tensor_count, alignment)
+    part_bytes, parameters, span = _read_tensors(cursor, tensor_count, alignment)
     data_offset = _padded(cursor.offset, alignment) if tensor_count else cursor.offset
     return GgufHeader(
         version=version,
         metadata=metadata,
         tensor_count=tensor_count,
-        tensor_bytes=sum(type_bytes.values()),
-        type_bytes=type_bytes,
+        part_bytes=part_bytes,
         parameters=parameters,
         data_offset=data_offset,
         expected_size=data_offset + span,
@@ -291,12 +290,15 @@ def _read_array(cursor: _Cursor, most_strings: int) -> tuple[Value, int]:
     return tuple(n for (n,) in number.iter_unpack(cursor.take(length * number.size))), 0
 
 
-def _read_tensors(cursor: _Cursor, count: int, alignment: int) -> tuple[dict[str, int], int, int]:
-    """Bytes for each tensor type, elements in all, and bytes from the first tensor to the last's end."""
-    type_bytes: dict[str, int] = {}
+def _read_tensors(
+    cursor: _Cursor, count: int, alignment: int
+) -> tuple[dict[tuple[Part, str], int], int, int]:
+    """Bytes for each part and tensor type, elements in all, and bytes from the first tensor to the last's
+    end."""
+    part_bytes: dict[tuple[Part, str], int] = {}
     parameters = end = 0
     for _ in range(count):
-        cursor.string(4096, "tensor name")
+        part = part_of(cursor.string(4096, "tensor name"))
         dimensions = cursor.u32()
         if dimensions > 4:
             raise cursor.corrupt("tensor dimensions")
@@ -314,10 +316,10 @@ def _read_tensors(cursor: _Cursor, count: int, alignment: int) -> tuple[dict[str
         if offset != _padded(end, alignment):
             raise cursor.corrupt("tensor offset")
         size = elements // block * block_bytes
-        type_bytes[name] = type_bytes.get(name, 0) + size
+        part_bytes[part, name] = part_bytes.get((part, name), 0) + size
         parameters += elements
         end = offset + size
-    return type_bytes, parameters, end
+    return part_bytes, parameters, end
 
 
 def _padded(offset: int, alignment: int) -> int:

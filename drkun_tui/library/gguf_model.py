@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from drkun_tui.errors import DrkunError
 from drkun_tui.i18n import t
 from drkun_tui.library import gguf
 from drkun_tui.library.files import SPLIT, cached, size_of
-from drkun_tui.library.fit import shape_of
+from drkun_tui.library.fit import joined, shape_of
 from drkun_tui.library.gguf_header import GgufHeader
 from drkun_tui.library.model import Kind, Model
 from drkun_tui.library.printable import printable
@@ -40,11 +39,7 @@ def describe(files: list[Path], name: str) -> Model:
             problems=tuple(problems), error=error,
         )  # fmt: skip
     first = headers[0]
-    shape = replace(
-        shape_of(first),
-        weight_bytes=sum(header.tensor_bytes for header in headers),
-        parameters=sum(header.parameters for header in headers),
-    )
+    shape = joined([shape_of(header) for header in headers])
     complete = not problems
     if complete and not shape.parameters:
         complete = False

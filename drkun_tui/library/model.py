@@ -12,6 +12,7 @@ from drkun_tui.errors import DrkunError
 from drkun_tui.hardware import Hardware
 from drkun_tui.i18n import t
 from drkun_tui.library.fit import Fit, Shape, fit
+from drkun_tui.library.speed import Known, Speed, estimate
 from drkun_tui.profiles import Profile
 
 _FIT_PROFILES = (Profile.CPU, Profile.GPU8, Profile.GPU16)
@@ -54,8 +55,12 @@ class Model:
     error: DrkunError | None = field(default=None, repr=False, compare=False)
     """Why its file cannot be read."""
 
-    def as_dict(self, hardware: Hardware) -> dict[str, Any]:
-        """The object of ``drkun models --json``."""
+    def as_dict(self, hardware: Hardware, known: Known | None = None) -> dict[str, Any]:
+        """The object of ``drkun models --json``.
+
+        Args:
+            known: how fast this machine is; without it no speeds are told.
+        """
         fields = (
             "name", "kind", "path", "size_bytes", "architecture", "parameters", "quantization",
             "context_length", "base_model", "complete", "problems", "demonstration",
@@ -66,7 +71,15 @@ class Model:
             "path": os.fsencode(self.path).decode("utf8", "replace"),
             "problems": list(self.problems),
         }
-        return told | {"fits": {name: asdict(fits) for name, fits in self.fits(hardware).items()}}
+        fits = {name: asdict(fits) for name, fits in self.fits(hardware).items()}
+        for profile in _FIT_PROFILES:
+            if known and (speed := self.speed(profile, hardware, known)):
+                fits[profile.value]["speed"] = speed.as_dict()
+        return told | {"fits": fits}
+
+    def speed(self, profile: Profile, hardware: Hardware, known: Known) -> Speed | None:
+        """How fast it answers under a profile; None where nothing can be said."""
+        return estimate(self.path, self.shape, profile, hardware, known) if self.shape else None
 
     def fits(self, hardware: Hardware) -> dict[str, Fit]:
         """Does it fit, for each of the profiles ``cpu``, ``gpu8`` and ``gpu16``?"""
