@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,10 @@ class Model:
             "path": os.fsencode(self.path).decode("utf8", "replace"),
             "problems": list(self.problems),
         }
-        fits = {name: asdict(fits) for name, fits in self.fits(hardware).items()}
+        fits: dict[str, dict[str, Any]] = {
+            name: {"fits": fit.fits, "need_bytes": fit.need_bytes, "reason": fit.reason}
+            for name, fit in self.fits(hardware).items()
+        }
         for profile in _FIT_PROFILES:
             if known and (speed := self.speed(profile, hardware, known)):
                 fits[profile.value]["speed"] = speed.as_dict()
