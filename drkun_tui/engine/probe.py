@@ -205,6 +205,8 @@ class Probe:
     def _time(self, graphs: Sequence[int]) -> float:
         """Seconds of one of these graphs; a single thread's where several only disturb each other."""
         turn = itertools.cycle(graphs)
+        if self.threads == 1:
+            return min(self._slice(turn, 1) for _ in range(SLICES))
         alone = self._slice(turn, 1)
         best = min(self._slice(turn, self.threads) for _ in range(SLICES))
         for _ in range(TRIES):
