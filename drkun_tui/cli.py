@@ -87,7 +87,8 @@ def parser() -> argparse.ArgumentParser:
     ask.add_argument("--repeat-penalty", type=float, metavar="X")
     ask.add_argument("--seed", type=_count, metavar="N")
 
-    commands.add_parser("models", parents=[common], help=t("cli.models"))
+    models = commands.add_parser("models", parents=[common], help=t("cli.models"))
+    models.add_argument("--speed", action="store_true", help=t("cli.speed"))
     inspect = commands.add_parser("inspect", parents=[common], help=t("cli.inspect"))
     inspect.add_argument("model", metavar="PATH|NAME")
     hub = _Parser(add_help=False)

@@ -15,7 +15,7 @@ PACKAGE = Path(drkun_tui.__file__).parent
 FLOORS = [
     {"errors", "i18n", "paths", "sampling", "settings"},
     {"jobs"},
-    {"hardware", "profiles"},
+    {"hardware", "profiles", "learned"},
     {"engine"},
     {"library"},
     {"publishing"},
@@ -34,8 +34,13 @@ HEAVY = {
     *("llama_cpp", "numpy", "jinja2"),
 }
 
-ENGINE_ONLY = {"drkun_tui.engine.llama_cpp", "drkun_tui.engine.chat_template", "drkun_tui.engine.host"}
-"""What only the engine process may import."""
+ENGINE_ONLY = {
+    "drkun_tui.engine.llama_cpp",
+    "drkun_tui.engine.chat_template",
+    "drkun_tui.engine.host",
+    "drkun_tui.engine.probe",
+}
+"""What only the engine's processes may import."""
 
 
 def module_of(path: Path) -> str:

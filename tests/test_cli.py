@@ -22,7 +22,6 @@ from drkun_tui.library import inventory
 from drkun_tui.settings import Settings, save
 from tests.conftest import PATIENCE_S, MakeChild, has_ended, starter_with, wait_until
 from tests.gguf_files import lora, metadata, write
-from tests.gguf_files import metadata, write
 from tests.model_files import put_lora
 
 pytestmark = pytest.mark.usefixtures("known_machine")

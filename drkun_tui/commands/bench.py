@@ -9,12 +9,13 @@ import statistics
 
 import msgspec
 
-from drkun_tui import paths
+from drkun_tui import hardware, paths
 from drkun_tui.commands.choice import chosen
 from drkun_tui.engine.client import EngineClient
 from drkun_tui.engine.protocol import ChatMessage, Finished, Generate
 from drkun_tui.errors import EXIT_DONE
 from drkun_tui.i18n import t
+from drkun_tui.library import speed
 from drkun_tui.library.plan import Plan, plan_load
 from drkun_tui.settings import Settings
 from drkun_tui.ui.table import cell
@@ -42,6 +43,9 @@ def run(arguments: argparse.Namespace) -> int:
 async def _measure(settings: Settings, plan: Plan, runs: int) -> dict[str, object]:
     engine = EngineClient(paths.engine_log(), paths.machine_file())
     try:
+        await speed.measure(
+            paths.machine_file(), hardware.read(), paths.engine_log(), threads=plan.load.threads
+        )
         async for _ in engine.load(plan.load):
             pass
         ready = engine.ready
@@ -52,6 +56,8 @@ async def _measure(settings: Settings, plan: Plan, runs: int) -> dict[str, objec
             await _ask(engine, settings, QUESTION, max_tokens=ANSWER_TOKENS, seed=seed)
             for seed in range(runs)
         ]
+        for finished in (*prefill, *answers):
+            speed.record(paths.machine_file(), plan, finished)
         return {
             "model": plan.model.name,
             "profile": str(plan.profile),

@@ -19,6 +19,8 @@ from drkun_tui.errors import DrkunError
 from drkun_tui.sampling import Sampling
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from drkun_tui.library.plan import Plan
 
 SAVE_EVERY_S = 0.5
@@ -42,6 +44,14 @@ class Unsaved(msgspec.Struct, frozen=True):
 
 
 Update = Asked | Loading | Restarting | Ready | Started | Delta | Finished | Unsaved
+
+
+def _learn(machine_memory: Path, plan: Plan, finished: Finished) -> None:
+    """How fast this model answers here."""
+    # Imported late: the first frame of the screen does not wait for it.
+    from drkun_tui.library import speed
+
+    speed.record(machine_memory, plan, finished)
 
 
 class Session:
@@ -267,6 +277,8 @@ class Session:
             turn.state = _ENDS[event.finish_reason]
             turn.thinking_truncated = event.thinking_truncated
             turn.timings = msgspec.to_builtins(event.timings)
+            if self._loaded is not None:
+                await asyncio.to_thread(_learn, self.engine.machine_memory, self._loaded, event)
         return None
 
     async def _forget(self, turn: Turn, messages: int) -> DrkunError | None:

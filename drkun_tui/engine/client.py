@@ -47,12 +47,13 @@ class EngineClient:
 
     Args:
         log: file for what the engine writes to its standard error.
-        machine_memory: JSON file that remembers which machines need safe mode.
+        machine_memory: JSON file of what is learned about this machine, such as that it needs safe mode.
     """
 
     def __init__(self, log: Path, machine_memory: Path) -> None:
         self._log = log
-        self._machine_memory = machine_memory
+        self.machine_memory = machine_memory
+        """What is learned about this machine."""
         self._job: Job[Event] | None = None
         self._numbers = itertools.count(1)
         self._current: int | None = None
@@ -81,7 +82,7 @@ class EngineClient:
         from drkun_tui.engine import safe_mode
 
         await self.close()
-        if safe_mode.is_needed(self._machine_memory):
+        if safe_mode.is_needed(self.machine_memory):
             request = msgspec.structs.replace(request, safe_mode=True)
         async for event in self._load_once(request):
             yield event
@@ -90,7 +91,7 @@ class EngineClient:
             request = msgspec.structs.replace(request, safe_mode=True)
             async for event in self._load_once(request):
                 yield event
-            safe_mode.remember(self._machine_memory)
+            safe_mode.remember(self.machine_memory)
 
     def differs_in_adapter(self, request: Load) -> bool:
         """Is what runs the same as `request` but for the adapter or its scale?"""
@@ -200,7 +201,7 @@ class EngineClient:
         if job.crashed and self._job is job and self.ready and not self.ready.safe_mode:
             from drkun_tui.engine import safe_mode
 
-            safe_mode.remember(self._machine_memory)
+            safe_mode.remember(self.machine_memory)
         return self._died(job, "engine_died")
 
     def _died(self, job: Job[Event], kind: str) -> DrkunError:

@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 from drkun_tui.errors import EXIT_NO_MODEL, DrkunError
 from drkun_tui.i18n import t
-from drkun_tui.library.gguf_header import GgufHeader, Skipped, Value
+from drkun_tui.library.gguf_header import GgufHeader, Part, Skipped, Value, part_of
 from drkun_tui.library.gguf_types import TENSOR_TYPES
 from drkun_tui.library.printable import printable
 from drkun_tui.library.tensors import Collector
@@ -231,14 +231,13 @@ def _read_header(cursor: _Cursor) -> GgufHeader:
     if not isinstance(alignment, int) or not 0 < alignment <= 65_536 or alignment & (alignment - 1):
         raise cursor.corrupt("alignment")
     tensors = Collector()
-    type_bytes, parameters, span = _read_tensors(cursor, tensor_count, alignment, tensors)
+    part_bytes, parameters, span = _read_tensors(cursor, tensor_count, alignment, tensors)
     data_offset = _padded(cursor.offset, alignment) if tensor_count else cursor.offset
     return GgufHeader(
         version=version,
         metadata=metadata,
         tensor_count=tensor_count,
-        tensor_bytes=sum(type_bytes.values()),
-        type_bytes=type_bytes,
+        part_bytes=part_bytes,
         parameters=parameters,
         data_offset=data_offset,
         expected_size=data_offset + span,
@@ -316,15 +315,14 @@ def _read_array(cursor: _Cursor, most_strings: int) -> tuple[Value, int]:
 
 def _read_tensors(
     cursor: _Cursor, count: int, alignment: int, tensors: Collector
-) -> tuple[dict[str, int], int, int]:
-    """Bytes for each tensor type, elements in all, and bytes from the first tensor to the last's end.
-
-    Names and shapes go into `tensors`.
-    """
-    type_bytes: dict[str, int] = {}
+) -> tuple[dict[tuple[Part, str], int], int, int]:
+    """Bytes for each part and tensor type, elements in all, and bytes from the first tensor to the last's
+    end. Names and shapes go into `tensors`."""
+    part_bytes: dict[tuple[Part, str], int] = {}
     parameters = end = 0
     for _ in range(count):
         tensor = cursor.string(4096, "tensor name")
+        part = part_of(tensor)
         dimensions = cursor.u32()
         if dimensions > 4:
             raise cursor.corrupt("tensor dimensions")
@@ -342,11 +340,11 @@ def _read_tensors(
         if offset != _padded(end, alignment):
             raise cursor.corrupt("tensor offset")
         size = elements // block * block_bytes
-        type_bytes[name] = type_bytes.get(name, 0) + size
+        part_bytes[part, name] = part_bytes.get((part, name), 0) + size
         parameters += elements
         end = offset + size
         tensors.add(tensor, shape)
-    return type_bytes, parameters, end
+    return part_bytes, parameters, end
 
 
 def _padded(offset: int, alignment: int) -> int:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from drkun_tui.errors import DrkunError
 from drkun_tui.library import gguf
 from drkun_tui.library.files import SPLIT, size_of
-from drkun_tui.library.fit import Shape, shape_of
+from drkun_tui.library.fit import Shape, joined, shape_of
 from drkun_tui.library.header_cache import cached
 from drkun_tui.library.model import Kind, Model, Problem, problem
 from drkun_tui.library.printable import printable
@@ -79,11 +79,7 @@ def describe(files: list[Path], name: str) -> Model:
             problems=tuple(problems), error=error,
         )  # fmt: skip
     first = parts[0]
-    shape = replace(
-        first.shape,
-        weight_bytes=sum(part.shape.weight_bytes for part in parts),
-        parameters=sum(part.shape.parameters for part in parts),
-    )
+    shape = joined([part.shape for part in parts])
     complete = not problems
     if complete and not shape.parameters:
         complete = False

@@ -9,6 +9,7 @@ from typing import Any
 from drkun_tui.library import provenance
 from drkun_tui.library.files import read_json
 from drkun_tui.library.fit import Shape, cache_bytes
+from drkun_tui.library.gguf_header import Part
 from drkun_tui.library.model import Kind, Model, problem
 from drkun_tui.library.printable import printable
 from drkun_tui.library.safetensors import Weights
@@ -86,7 +87,8 @@ def describe_base(folder: Path, shards: list[str], pickles: list[str], name: str
     hidden, heads = _int(text, "hidden_size"), _int(text, "num_attention_heads")
     head = _int(text, "head_dim") or (hidden // heads if heads else 0)
     layers, kv_heads = _int(text, "num_hidden_layers"), _int(text, "num_key_value_heads") or heads
-    embeddings = _int(text, "vocab_size") * hidden * (2 if text.get("tie_word_embeddings") is False else 1)
+    tied = text.get("tie_word_embeddings") is not False
+    embeddings = _int(text, "vocab_size") * hidden * (1 if tied else 2)
     # Packed weights hide how many there are; they are loaded as they are stored.
     parameters = 0 if stored else weights.parameters
     shape = Shape(
@@ -99,6 +101,11 @@ def describe_base(folder: Path, shards: list[str], pickles: list[str], name: str
         embedding=hidden,
         feed_forward=_int(text, "intermediate_size"),
         context_length=_int(text, "max_position_embeddings"),
+        layers=layers,
+        heads=layers * heads,
+        head_length=head,
+        parts=_parts(text, parameters, min(embeddings, parameters), tied=tied),
+        expert_share=_expert_share(text),
     )
     return Model(
         name=name,
@@ -116,6 +123,34 @@ def describe_base(folder: Path, shards: list[str], pickles: list[str], name: str
         # Packed weights hide their shapes, too.
         tensors=None if stored else weights.tensors,
     )
+
+
+def _parts(
+    config: Mapping[str, Any], parameters: int, embeddings: int, *, tied: bool
+) -> tuple[tuple[Part, str, int], ...]:
+    """The weights by part, in bytes at 16 bits."""
+    experts = min(
+        _experts(config)[0]
+        * _int(config, "num_hidden_layers")
+        * 3
+        * _int(config, "hidden_size")
+        * _int(config, "moe_intermediate_size"),
+        parameters - embeddings,
+    )
+    sizes: dict[Part, int] = {"layers": parameters - embeddings - experts, "experts": experts}
+    sizes |= {"embedding": embeddings} if tied else {"embedding": embeddings // 2, "output": embeddings // 2}
+    return tuple((part, "BF16", 2 * size) for part, size in sizes.items() if size)
+
+
+def _experts(config: Mapping[str, Any]) -> tuple[int, int]:
+    """How many a layer has, and how many each token is sent through."""
+    names = ("num_experts", "num_local_experts", "n_routed_experts")
+    return max(_int(config, name) for name in names), _int(config, "num_experts_per_tok")
+
+
+def _expert_share(config: Mapping[str, Any]) -> float:
+    count, used = _experts(config)
+    return min(1.0, used / count) if used and count else 1.0
 
 
 def _int(config: Mapping[str, Any], key: str) -> int:

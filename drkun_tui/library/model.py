@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from drkun_tui.hardware import Hardware
 from drkun_tui.i18n import t
 from drkun_tui.library.fit import Fit, Shape, fit
 from drkun_tui.library.provenance import Provenance
+from drkun_tui.library.speed import Known, Speed, estimate
 from drkun_tui.library.tensors import Tensors
 from drkun_tui.profiles import Profile
 
@@ -114,8 +115,12 @@ class Model:
         """Does it need a base?"""
         return self.kind in (Kind.LORA, Kind.GGUF_LORA)
 
-    def as_dict(self, hardware: Hardware) -> dict[str, Any]:
-        """The object of ``drkun models --json``."""
+    def as_dict(self, hardware: Hardware, known: Known | None = None) -> dict[str, Any]:
+        """The object of ``drkun models --json``.
+
+        Args:
+            known: how fast this machine is; without it no speeds are told.
+        """
         fields = (
             "name", "kind", "source", "path", "size_bytes", "expected_bytes", "architecture", "parameters",
             "quantization", "context_length", "base_model", "complete", "problems", "demonstration",
@@ -128,7 +133,18 @@ class Model:
             "path": os.fsencode(self.path).decode("utf8", "replace"),
             "problems": [str(problem) for problem in self.problems],
         }
-        return told | {"fits": {name: asdict(fits) for name, fits in self.fits(hardware).items()}}
+        fits: dict[str, dict[str, Any]] = {
+            name: {"fits": fit.fits, "need_bytes": fit.need_bytes, "reason": fit.reason}
+            for name, fit in self.fits(hardware).items()
+        }
+        for profile in _FIT_PROFILES:
+            if known and (speed := self.speed(profile, hardware, known)):
+                fits[profile.value]["speed"] = speed.as_dict()
+        return told | {"fits": fits}
+
+    def speed(self, profile: Profile, hardware: Hardware, known: Known) -> Speed | None:
+        """How fast it answers under a profile; None where nothing can be said."""
+        return estimate(self.path, self.shape, profile, hardware, known) if self.shape else None
 
     def fits(self, hardware: Hardware) -> dict[str, Fit]:
         """Does it fit, for each of the profiles ``cpu``, ``gpu8`` and ``gpu16``?"""

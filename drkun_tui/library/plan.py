@@ -76,8 +76,9 @@ def _plan(settings: Settings) -> Plan:
     inventory.ensure_loadable(model)
     adapter = _adapter(settings, model)
     shape = model.shape or fit.Shape(weight_bytes=model.size_bytes)
-    context = fit.context_for(shape, machine.ram_available, settings.context_length or None)
-    memory = fit.fit(shape, choice.profile, machine, context.tokens)
+    added = adapter.size_bytes if adapter else 0
+    context = fit.context_for(shape, machine.ram_available - added, settings.context_length or None)
+    memory = fit.fit(shape, choice.profile, machine, context.tokens, added)
     return Plan(
         model=model,
         adapter=adapter,
