@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 from collections.abc import Iterable
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -33,9 +34,16 @@ from drkun_tui.ui.typeset.markdown import render_block
 from drkun_tui.ui.widgets.header import Header
 from drkun_tui.ui.widgets.key_hints import KeyHints
 from drkun_tui.ui.widgets.notice import Notice
+from drkun_tui.ui.widgets.transcript import Transcript
 
 if TYPE_CHECKING:
+    from drkun_tui.library.hub.downloads import Download, Downloads
+    from drkun_tui.library.hub.protocol import HubName, Request
     from drkun_tui.library.plan import Plan
+    from drkun_tui.ui.guide import Proposal
+
+WATCH_S = 0.5
+"""How often downloads are looked at while one runs."""
 
 
 class DrkunApp(App[None]):
@@ -55,6 +63,8 @@ class DrkunApp(App[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f2", "go('consult')", "keys.go_consult", id="app.consult", show=False),
         Binding("f3", "go('models')", "keys.go_models", id="app.models", priority=True),
+        Binding("f9", "choose_profile", "keys.profile", id="app.profile", show=False, priority=True),
+        Binding("f12", "guide", "keys.guide", id="app.guide", show=False, priority=True),
         Binding("f6", "go('settings')", "keys.go_settings", id="app.settings", priority=True),
         Binding("ctrl+p", "command_palette", "keys.palette", id="app.palette", priority=True),
         Binding("f1", "help", "keys.help", id="app.help", priority=True),
@@ -76,8 +86,11 @@ class DrkunApp(App[None]):
         self.settings = settings
         self._settings_path = settings_path
         self._notice = notice
+        self._proposal: Proposal | None = None
         self.store = self._open_store()
         self.session = Session(self.store, EngineClient(paths.engine_log(), paths.machine_file()))
+        self.downloads_now: list[Download] = []
+        """As they stood when they were last looked at."""
         self.planned = asyncio.Event()
         """It is known which model answers, or that none can."""
 
@@ -105,6 +118,7 @@ class DrkunApp(App[None]):
         if self._notice is not None:
             self._fail(self._notice)
         self.load_model()
+        self.watch_downloads()
         self.run_worker(_warm_up, thread=True)
 
     # Settings
@@ -136,7 +150,7 @@ class DrkunApp(App[None]):
 
     # The model
 
-    @work(group="load", exclusive=True, exit_on_error=False)
+    @work(group="load", exclusive=True)
     async def load_model(self) -> None:
         """Load the model that the settings name, showing how far it is."""
         # Imported late: the first frame does not wait for it.
@@ -153,6 +167,7 @@ class DrkunApp(App[None]):
             self._fail(error)
         finally:
             self.planned.set()
+            self.look_for_guide()
 
     def _tell(self, plan: Plan) -> None:
         if plan.notice:
@@ -183,7 +198,7 @@ class DrkunApp(App[None]):
         if (screen := self._consult_screen()) is not None:
             screen.query_one(Notice).fail(error)
 
-    @work(group="profile", exclusive=True, exit_on_error=False)
+    @work(group="profile", exclusive=True)
     async def action_choose_profile(self) -> None:
         """Choose how the model is loaded; what cannot be chosen says why."""
         from drkun_tui import hardware, profiles
@@ -205,6 +220,104 @@ class DrkunApp(App[None]):
                 return
             self.change_settings(profile=chosen)
             self.load_model()
+
+    # Downloads
+
+    @cached_property
+    def downloads(self) -> Downloads:
+        """All downloads of this data folder; they go on when the program ends."""
+        # Imported late: the first frame does not wait for it.
+        from drkun_tui.library.hub.downloads import Downloads
+
+        return Downloads()
+
+    @property
+    def usual_hub(self) -> HubName:
+        """The hub that is asked first. Where Chinese is read, Hugging Face is often hard to reach."""
+        if self.settings.hub != "auto":
+            return self.settings.hub
+        return "modelscope" if i18n.language() == "zh" and not os.environ.get("HF_ENDPOINT") else "hf"
+
+    async def fetch(self, request: Request) -> None:
+        """Begin a download, or go on with it.
+
+        Raises:
+            DrkunError: it cannot be begun.
+        """
+        await self.downloads.start(request)
+        self.watch_downloads()
+
+    @work(group="downloads", exclusive=True)
+    async def watch_downloads(self) -> None:
+        """Show how far the downloads are, as long as one runs."""
+        while True:
+            before = {download.id: download.phase for download in self.downloads_now}
+            were_running = [download.id for download in self.downloads_running]
+            self.downloads_now = await self.downloads.all()
+            if [download.id for download in self.downloads_running] != were_running:
+                self.look_for_guide()
+            for download in self.downloads_now:
+                if before.get(download.id) not in (None, download.phase):
+                    self._download_changed(download)
+            for screen in self.screen_stack:
+                if isinstance(screen, ConsultScreen) and screen.is_mounted:
+                    screen.refresh_status()
+                elif (show := getattr(screen, "show_downloads", None)) and screen.is_mounted:
+                    show(self.downloads_now)
+            if not any(download.running for download in self.downloads_now):
+                return
+            await asyncio.sleep(WATCH_S)
+
+    def _download_changed(self, download: Download) -> None:
+        if download.phase == "done":
+            self._say_anywhere(t("downloads.arrived", repo=download.request.repo))
+            for screen in self.screen_stack:
+                if (scan := getattr(screen, "action_scan", None)) and screen.is_mounted:
+                    scan()
+        elif download.error is not None:
+            self._say_anywhere(f"{download.error.message}  {download.error.hint}")
+
+    def _say_anywhere(self, text: str) -> None:
+        for notice in self.screen.query(Notice):
+            notice.say(text)
+
+    @property
+    def downloads_running(self) -> list[Download]:
+        """Those that are on their way."""
+        return [download for download in self.downloads_now if download.running]
+
+    # The guide of the first run
+
+    @work(group="guide", exclusive=True)
+    async def look_for_guide(self) -> None:
+        """With no model but the bundled one: propose one that suits this machine."""
+        from drkun_tui.ui.guide import proposal
+
+        self._proposal = await asyncio.to_thread(proposal, self.settings, self.downloads_now)
+        if (screen := self._consult_screen()) is not None:
+            screen.query_one(Transcript).propose(self._proposal.text if self._proposal else "")
+
+    @work(group="begin", exclusive=True)
+    async def action_guide(self) -> None:
+        """Fetch the proposed model, while one goes on asking; once it is here, consult with it."""
+        if (proposal := self._proposal) is None:
+            self._say_anywhere(t("guide.nothing"))
+            return
+        try:
+            if proposal.arrived is not None:
+                self.change_settings(model=proposal.arrived, adapter=None)
+                self.load_model()
+            else:
+                await self.fetch(proposal.request(self.usual_hub))
+                self._say_anywhere(t("guide.begun", repo=proposal.model.repo))
+        except DrkunError as error:
+            self._fail(error)
+
+    def find_model(self, query: str) -> None:
+        """Look for a model on a hub; "" shows what suits this machine."""
+        from drkun_tui.ui.screens.fetch import FetchScreen
+
+        self.push_screen(FetchScreen(query))
 
     # Places
 

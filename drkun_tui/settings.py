@@ -36,6 +36,8 @@ class Settings(msgspec.Struct, kw_only=True, omit_defaults=True):
     sampling: Sampling = msgspec.field(default_factory=Sampling)
     model_folders: list[str] = []
     """Searched besides the program's own."""
+    hub: Literal["auto", "hf", "modelscope"] = "auto"
+    """Which hub is asked for models first."""
     keys: dict[str, str] = {}
     """Action id to key, or several keys with commas."""
 

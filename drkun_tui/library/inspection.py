@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,12 @@ from drkun_tui.library.files import read_bytes, read_json
 from drkun_tui.library.gguf_header import Skipped, Value
 from drkun_tui.library.model import Kind, Model
 from drkun_tui.library.printable import printable
+
+MAX_CARD = 256 * 1024
+"""Bytes of a model card that are read."""
+
+FRONT_MATTER = re.compile(r"\A\ufeff?---\r?\n.*?\n---\r?\n", re.DOTALL)
+"""The metadata that a card begins with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +70,16 @@ def details(model: Model) -> Inspection:
     with contextlib.suppress(OSError):
         template = read_bytes(model.path / "chat_template.jinja").decode("utf8", "replace")
     return Inspection(model, read_json(model.path / name), template if isinstance(template, str) else None)
+
+
+def card(model: Model) -> str:
+    """The model's card as it lies beside it, Markdown without its metadata; "" when there is none."""
+    folder = model.path if model.path.is_dir() else model.path.parent
+    try:
+        text = read_bytes(folder / "README.md")[:MAX_CARD].decode("utf8", "replace")
+    except OSError:
+        return ""
+    return FRONT_MATTER.sub("", text)
 
 
 def _plain(value: Value) -> Any:
