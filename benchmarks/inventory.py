@@ -24,7 +24,7 @@ def measure(bench: Bench) -> list[Row]:
     """All rows of this group."""
     with tempfile.TemporaryDirectory(dir=bench.home) as name:
         folder = Path(name)
-        _make(folder)
+        make(folder)
         return _rows(bench, folder)
 
 
@@ -53,7 +53,7 @@ def _rows(bench: Bench, folder: Path) -> list[Row]:
     ]
 
 
-def _make(folder: Path) -> None:
+def make(folder: Path) -> None:
     """A third each of base models in shards, of LoRAs and of GGUF files, with the tensors of real ones."""
     modules = {"self_attn.q_proj": (64, 64), "self_attn.v_proj": (32, 64), "mlp.up_proj": (128, 64)}
     names = [(f"model.layers.{n}.{m}", shape) for n in range(LAYERS) for m, shape in modules.items()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import sys
 from collections.abc import Iterable
 from functools import cached_property, partial
 from pathlib import Path
@@ -41,6 +42,10 @@ if TYPE_CHECKING:
     from drkun_tui.library.hub.protocol import HubName, Request
     from drkun_tui.library.plan import Plan
     from drkun_tui.ui.guide import Proposal
+
+SWITCH_S = 0.0005
+"""How long a thread that computes, such as a scan, keeps the interpreter from the one that draws. That one
+asks for it again after every wait, a dozen times for one key, so Python's 5 ms add up to what is felt."""
 
 WATCH_S = 0.5
 """How often downloads are looked at while one runs."""
@@ -431,6 +436,7 @@ def run(
         DrkunError: ``internal``, a mistake in the program ended it; every answer so far is kept.
     """
     app = DrkunApp(settings, settings_path, notice, debug=debug)
+    sys.setswitchinterval(SWITCH_S)
     app.run()
     if app.mistake is not None:
         reason = f"{type(app.mistake).__name__}: {app.mistake}"

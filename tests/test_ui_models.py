@@ -18,6 +18,7 @@ from drkun_tui.ui.screens.consult import ConsultScreen
 from drkun_tui.ui.screens.fetch import FetchScreen
 from drkun_tui.ui.screens.models import ModelsScreen
 from drkun_tui.ui.screens.reader import Reader
+from drkun_tui.ui.widgets.row_list import RowList
 from tests.conftest import starter_with
 from tests.gguf_files import lora
 from tests.hub_server import HubServer, serving
@@ -54,14 +55,12 @@ async def at_models(it: Chat, name: str = "starter") -> ModelsScreen:
 
 async def highlight(it: Chat, name: str) -> None:
     """Go to the line of the model `name`, by keys."""
-    listing = it.app.screen.query_one("#models", OptionList)
+    screen = it.app.screen
+    assert isinstance(screen, ModelsScreen)
     await it.press("home")
-    for _ in range(listing.option_count):
-        if it.app.screen.query_one("#models", OptionList).highlighted is not None:
-            screen = it.app.screen
-            assert isinstance(screen, ModelsScreen)
-            if screen.highlighted == name:
-                return
+    for _ in range(len(screen.query_one(RowList).lines)):
+        if screen.highlighted == name:
+            return
         await it.press("down")
     raise AssertionError(name)
 

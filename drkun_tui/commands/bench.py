@@ -43,14 +43,14 @@ def run(arguments: argparse.Namespace) -> int:
 async def _measure(settings: Settings, plan: Plan, runs: int) -> dict[str, object]:
     engine = EngineClient(paths.engine_log(), paths.machine_file())
     try:
-        await speed.measure(
-            paths.machine_file(), hardware.read(), paths.engine_log(), threads=plan.load.threads
-        )
         async for _ in engine.load(plan.load):
             pass
         ready = engine.ready
         if ready is None:
             return {}
+        await speed.measure(
+            paths.machine_file(), hardware.read(), paths.home() / "probe.log", threads=plan.load.threads
+        )
         prefill = [await _prefill(engine, settings, ready.context_length, run) for run in range(runs)]
         answers = [
             await _ask(engine, settings, QUESTION, max_tokens=ANSWER_TOKENS, seed=seed)

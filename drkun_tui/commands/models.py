@@ -24,7 +24,7 @@ def run(arguments: argparse.Namespace) -> int:
     set_language(own.language)
     machine = hardware.read()
     if arguments.speed:
-        asyncio.run(speed.measure(paths.machine_file(), machine, paths.engine_log(), own.threads))
+        asyncio.run(speed.measure(paths.machine_file(), machine, paths.home() / "probe.log", own.threads))
     known = speed.known(paths.machine_file(), machine, own.threads)
     found = overview(folders(own), machine, known)
     for folder in found.unreadable:
@@ -34,7 +34,9 @@ def run(arguments: argparse.Namespace) -> int:
         listed = [entry.model.as_dict(machine, known) for entry in found.entries]
         print(json.dumps({"models": listed}, ensure_ascii=False))
     elif found.entries:
-        for line, problem in model_rows.lines(found.entries, tuple(model_rows.WIDEST)):
+        titles, lines = model_rows.rows(found.entries).lines(tuple(model_rows.WIDEST))
+        print(titles)
+        for line, problem in lines:
             print(f"{line}{GAP}{problem}".rstrip())
     else:
         print(t("models.none", folder=str(paths.model_store())))

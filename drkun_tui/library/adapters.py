@@ -70,6 +70,12 @@ def base_for(adapter: Model, models: Iterable[Model]) -> Model | None:
     return _Bases(models).of(adapter)
 
 
+def bases(models: Sequence[Model]) -> list[Model | None]:
+    """The base of each of these models, as `base_for` finds it among them; None for what is no adapter."""
+    known = _Bases(models)
+    return [known.of(model) if model.is_adapter else None for model in models]
+
+
 def missing_base(adapter: Model, models: Iterable[Model]) -> str | None:
     """The repository to fetch for an adapter, ``org/name``; None when its base is here, or is not named
     so that it can be fetched."""

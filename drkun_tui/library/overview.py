@@ -50,21 +50,17 @@ def overview(folders: Iterable[Path], machine: Hardware, known: Known) -> Overvi
         known: how fast this machine is, as far as that is known.
     """
     found = inventory.survey(folders)
-    bases = [adapters.base_for(model, found.models) if model.is_adapter else None for model in found.models]
-    entries = [
-        Entry(model, base, model.fits(machine), _speed(model, base, machine, known))
-        for model, base in zip(found.models, bases, strict=True)
-    ]
-    return Overview(_adapters_after_bases(entries), found.unreadable)
-
-
-def _speed(model: Model, base: Model | None, machine: Hardware, known: Known) -> Speed | None:
-    """Under the profile that ``auto`` would take; of an adapter, the base's with it."""
-    answering = base if model.is_adapter else model
-    if answering is None or answering.shape is None or model.problems:
-        return None
     profile = profiles.choose(Profile.AUTO, machine).profile
-    return estimate(answering.path, answering.shape, profile, machine, known, adapter=model.is_adapter)
+    entries = []
+    for model, base in zip(found.models, adapters.bases(found.models), strict=True):
+        answering = base if model.is_adapter else model
+        speed = None
+        if answering is not None and answering.shape is not None and not model.problems:
+            speed = estimate(
+                answering.path, answering.shape, profile, machine, known, adapter=model.is_adapter
+            )
+        entries.append(Entry(model, base, model.fits(machine), speed))
+    return Overview(_adapters_after_bases(entries), found.unreadable)
 
 
 def _adapters_after_bases(entries: Sequence[Entry]) -> list[Entry]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from rich.cells import cell_len
 
 from drkun_tui.i18n import t
 from drkun_tui.library.fit import Fit
@@ -10,7 +13,7 @@ from drkun_tui.library.model import Model
 from drkun_tui.library.overview import Entry
 from drkun_tui.library.speed import Speed
 from drkun_tui.profiles import Profile
-from drkun_tui.ui.table import GAP, cell, fit_columns, size
+from drkun_tui.ui.table import GAP, cell, middle_cut, size
 from drkun_tui.ui.typeset.sanitise import one_line
 
 GIB = 1024**3
@@ -35,29 +38,56 @@ _FIGURES = frozenset({"cpu", "gpu8", "gpu16", "speed", "basis"})
 _FIT_COLUMNS = (Profile.CPU, Profile.GPU8, Profile.GPU16)
 
 
-def lines(
-    entries: Sequence[Entry], columns: Sequence[str], name_cells: int = WIDEST["name"]
-) -> list[tuple[str, str]]:
-    """Titles, then a line for each model, in columns that line up; names get `name_cells` at most.
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The cells of all models, from which lines of any width are made.
 
-    Each comes in two parts, of which the second is what is wrong with a model, in the place of its
-    figures.
+    Attributes:
+        titles: by column.
+        cells: of each model, by column.
+        widths: cells of the widest in each column.
     """
-    rows = [cells(entry) for entry in entries]
-    titles = {column: t(f"models.column_{column}") for column in columns}
-    table = [[row.get(column, "") for column in columns] for row in (titles, *rows)]
-    most = WIDEST | {"name": name_cells}
-    widths = fit_columns(table, [most[column] for column in columns])
-    figures = next(i for i, column in enumerate(columns) if column in _FIGURES)
-    out = []
-    for row, texts in zip((titles, *rows), table, strict=True):
-        padded = [
-            cell(text, width, right=column in RIGHT)
-            for text, width, column in zip(texts, widths, columns, strict=True)
-        ]
-        problem = row.get("problem", "")
-        out.append((GAP.join(padded[:figures] if problem else padded).rstrip(), problem))
-    return out
+
+    titles: dict[str, str]
+    cells: list[dict[str, str]]
+    widths: dict[str, int]
+
+    def width(self, columns: Sequence[str], name_cells: int) -> int:
+        """Cells of a line."""
+        return sum(self._most(column, name_cells) + len(GAP) for column in columns) - len(GAP)
+
+    def lines(
+        self, columns: Sequence[str], name_cells: int = WIDEST["name"]
+    ) -> tuple[str, list[tuple[str, str]]]:
+        """The line of titles, and that of each model, which comes in two parts: the second is what is
+        wrong with a model, in the place of its figures."""
+        figures = next(i for i, column in enumerate(columns) if column in _FIGURES)
+
+        def padded(row: Mapping[str, str]) -> list[str]:
+            named = {**row, "name": middle_cut(row["name"], self._most("name", name_cells))}
+            return [
+                cell(named.get(column, ""), self._most(column, name_cells), right=column in RIGHT)
+                for column in columns
+            ]
+
+        out = []
+        for row in self.cells:
+            problem = row.get("problem", "")
+            texts = padded(row)
+            out.append((GAP.join(texts[:figures] if problem else texts).rstrip(), problem))
+        return GAP.join(padded(self.titles)).rstrip(), out
+
+    def _most(self, column: str, name_cells: int) -> int:
+        limit = name_cells if column == "name" else WIDEST[column]
+        return min(limit, self.widths[column])
+
+
+def rows(entries: Sequence[Entry]) -> Rows:
+    """All rows. With thousands of models not for the thread that draws."""
+    titles = {column: t(f"models.column_{column}") for column in WIDEST}
+    each = [cells(entry) for entry in entries]
+    widths = {column: max(cell_len(row.get(column, "")) for row in (titles, *each)) for column in WIDEST}
+    return Rows(titles, each, widths)
 
 
 def cells(entry: Entry) -> dict[str, str]:

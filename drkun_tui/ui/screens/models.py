@@ -26,6 +26,7 @@ from drkun_tui.library.overview import Entry, overview
 from drkun_tui.library.plan import folders
 from drkun_tui.library.speed import Known
 from drkun_tui.settings import Settings
+from drkun_tui.ui import model_rows
 from drkun_tui.ui.screens.ask_text import AskText
 from drkun_tui.ui.screens.choose import Choice, Choose
 from drkun_tui.ui.screens.confirm import Confirm
@@ -37,6 +38,7 @@ from drkun_tui.ui.widgets.key_hints import KeyHints
 from drkun_tui.ui.widgets.model_details import ModelDetails
 from drkun_tui.ui.widgets.model_table import ModelTable
 from drkun_tui.ui.widgets.notice import Notice
+from drkun_tui.ui.widgets.row_list import RowList
 
 if TYPE_CHECKING:
     from drkun_tui.app import DrkunApp
@@ -89,7 +91,7 @@ class ModelsScreen(Screen[None]):
         header.status = (self._machine.cpu[:32], t("models.memory_free", free=free))
         if (plan := self.app.session.plan) is not None:
             self.query_one("#profile", Static).update(f"{t('models.profiles')}  {plan.reason}")
-        self.query_one("#models", OptionList).focus()
+        self.query_one(RowList).focus()
         self.show_downloads(self.app.downloads_now)
         self.app.watch_downloads()
         self.action_scan()
@@ -122,9 +124,10 @@ class ModelsScreen(Screen[None]):
         """Look through the model folders again."""
         where = folders(self.app.settings)
         found = await asyncio.to_thread(overview, where, self._machine, await self._speeds())
+        rows = await asyncio.to_thread(model_rows.rows, found.entries)
         self._entries = found.entries
         settings = self.app.settings
-        self.query_one(ModelTable).show(self._entries, {settings.model, settings.adapter or ""})
+        self.query_one(ModelTable).show(found.entries, rows, {settings.model, settings.adapter or ""})
         self.query_one(ModelDetails).show(self.query_one(ModelTable).highlighted)
         if not self._entries:
             self.query_one(Notice).say(t("models.none", folder=str(paths.model_store())))
@@ -132,7 +135,7 @@ class ModelsScreen(Screen[None]):
             told = t("inventory.unreadable", folder=str(folder.path), reason=folder.reason)
             self.query_one(Notice).say(told, "warning")
 
-    @on(OptionList.OptionHighlighted, "#models")
+    @on(RowList.Highlighted)
     def _highlighted(self) -> None:
         self.query_one(ModelDetails).show(self.query_one(ModelTable).highlighted)
 
@@ -156,14 +159,14 @@ class ModelsScreen(Screen[None]):
             return None
         return next((d for d in self.app.downloads_now if d.id == listing.highlighted), None)
 
-    @on(OptionList.OptionSelected, "#models")
+    @on(RowList.Selected)
     def _selected(self) -> None:
         if (entry := self._chosen) is not None:
             self._consult_with(entry)
 
     def action_use(self) -> None:
         """Use what is highlighted in the list that has the focus."""
-        if isinstance(self.focused, OptionList):
+        if isinstance(self.focused, OptionList | RowList):
             self.focused.action_select()
 
     def _consult_with(self, entry: Entry) -> None:
