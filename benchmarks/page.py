@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from benchmarks import decode, lag, machine, report, turns
+from benchmarks import decode, lag, machine, report, speed_estimates, turns
 from benchmarks.machine import DISTURBED_SHARE, Bench
 
 PAGE = """\
@@ -68,6 +68,19 @@ engine's reading of the request.
 questions and answers with reasoning, about 800 characters each, kept in the database, opened from the
 list by keys, then scrolled through to the first one. RSS counts pages that are shared with others; PSS
 shares them out, USS leaves them out.
+
+**Memory of a model.** What `fit.need` says before a model is loaded, against the resident memory of the
+engine process after a prompt of some 600 tokens, less those pages of the model's file that were mapped and
+not looked at: where llama.cpp re-packs weights, it works with a copy, and the file's own pages stay in the
+page cache until someone needs the memory. Random weights in the shapes of well-known models; F16 is
+written here, the others are made of it by llama.cpp's quantiser.
+
+**Estimates of speed.** Random models again, through the real engine: time to the first token of 512, and
+tokens a second at about 100 and about 1,000 tokens of context, {speed_rounds} rounds or more, medians. The
+kernels' rates are measured once before. "Before any answer" is arithmetic alone; then the first round's
+answers are recorded, as if they had been asked, and the later rounds are held against what is told then.
+Two threads on two cores wait for each other spinning: where another program takes a core, a sample is
+many times slower, so these rows mean nothing on a busy machine.
 """
 
 
@@ -80,6 +93,7 @@ def whole(text: str) -> str:
         penalty=decode.SAMPLING.repeat_penalty,
         tick=lag.TICK_S * 1000,
         pause=turns.PAUSE_S,
+        speed_rounds=speed_estimates.LEAST_ROUNDS,
     )
 
 

@@ -115,16 +115,16 @@ def known(machine_memory: Path, machine: Hardware, threads: int = 0) -> Known:
 
 
 async def measure(machine_memory: Path, machine: Hardware, log: Path, threads: int = 0) -> Known:
-    """As `known`, after measuring this machine where that was not done yet: once, for some four seconds, in
-    a child process that keeps all threads busy. Not while a model answers.
+    """As `known`, after measuring this machine where that was not done yet, or on busy cores: for some four
+    seconds, in a child process that keeps all threads busy. Not while a model answers.
 
     Args:
         log: file for what the child writes to its standard error.
     """
     now = known(machine_memory, machine, threads)
-    if now.rates is None:
+    if now.rates is None or not now.rates.quiet:
         rates = await engine_rates.measure(machine_memory, now.threads, log)
-        now = Known(rates, now.threads, now.answers)
+        now = Known(rates or now.rates, now.threads, now.answers)
     return now
 
 
@@ -146,7 +146,7 @@ def estimate(
     """
     if shape.is_adapter:
         return None
-    group = _group(profile, _engine(shape, profile), known.threads, machine)
+    group = _group(profile, speed_model.engine_of(shape), known.threads, machine)
     own = known.answers.get(_key(path, group, adapter=adapter))
     times = _times(shape, profile, machine, known.rates)
     if times is None:
@@ -255,10 +255,6 @@ def _as_given(own: Answers) -> Speed | None:
 
 def _median(values: list[float]) -> float | None:
     return statistics.median(values) if values else None
-
-
-def _engine(shape: Shape, profile: Profile) -> str:
-    return speed_model.gpu_engine(shape) if profile in CLASS_BYTES else "llama_cpp"
 
 
 def _group(profile: Profile, engine: str, threads: int, machine: Hardware) -> str:
