@@ -27,7 +27,7 @@ from drkun_tui.library.plan import Plan, plan_load
 from drkun_tui.library.speed import Known
 from drkun_tui.profiles import GIB, Profile
 from drkun_tui.settings import Settings
-from tests.conftest import MakeChild
+from tests.conftest import MakeChild, has_ended
 from tests.gguf_files import metadata, write
 
 RATES = Rates(
@@ -197,6 +197,21 @@ def test_a_probe_that_fails_is_no_failure(
     monkeypatch.setattr(engine_rates, "PROBE", child(source))
     assert asyncio.run(engine_rates.measure(paths.machine_file(), 1, paths.engine_log())) is None
     assert engine_rates.known(paths.machine_file(), 1) is None
+
+
+def test_a_probe_that_hangs_is_given_up(
+    home: Path, child: MakeChild, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_rates, "LONGEST_S", 0.5)
+    pid = home / "pid"
+    source = f"""
+        import os, pathlib, time
+        pathlib.Path({str(pid)!r}).write_text(str(os.getpid()))
+        time.sleep(3600)
+    """
+    monkeypatch.setattr(engine_rates, "PROBE", child(source))
+    assert asyncio.run(engine_rates.measure(paths.machine_file(), 1, paths.engine_log())) is None
+    assert not pid.exists() or has_ended(int(pid.read_text()))
 
 
 def test_a_machine_that_was_busy_is_measured_again(

@@ -9,7 +9,7 @@ import statistics
 
 import msgspec
 
-from drkun_tui import hardware, paths
+from drkun_tui import paths
 from drkun_tui.commands.choice import chosen
 from drkun_tui.engine.client import EngineClient
 from drkun_tui.engine.protocol import ChatMessage, Finished, Generate
@@ -43,9 +43,6 @@ def run(arguments: argparse.Namespace) -> int:
 async def _measure(settings: Settings, plan: Plan, runs: int) -> dict[str, object]:
     engine = EngineClient(paths.engine_log(), paths.machine_file())
     try:
-        await speed.measure(
-            paths.machine_file(), hardware.read(), paths.engine_log(), threads=plan.load.threads
-        )
         async for _ in engine.load(plan.load):
             pass
         ready = engine.ready

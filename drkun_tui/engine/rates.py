@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from drkun_tui import learned
 from drkun_tui.jobs import Job
 
 PROBE = "drkun_tui.engine.probe"
+
+LONGEST_S = 60.0
+"""Seconds after which a measurement is given up: something hangs, or somebody else has the machine."""
 
 _SECTION = "rates"
 
@@ -60,9 +64,10 @@ async def measure(machine_memory: Path, threads: int, log: Path) -> Rates | None
         arguments = (str(threads), "safe" if safe else "fast")
         job = Job(PROBE, msgspec.json.Decoder(Rates).decode, log, arguments)
         try:
-            await job.start()
-            rates = await job.next_event()
-        except (OSError, msgspec.MsgspecError):
+            async with asyncio.timeout(LONGEST_S):
+                await job.start()
+                rates = await job.next_event()
+        except (OSError, msgspec.MsgspecError):  # a TimeoutError is an OSError
             return None
         finally:
             await job.close()
