@@ -47,6 +47,9 @@ SWITCH_S = 0.0005
 """How long a thread that computes, such as a scan, keeps the interpreter from the one that draws. That one
 asks for it again after every wait, a dozen times for one key, so Python's 5 ms add up to what is felt."""
 
+LEAVE_S = 2.0
+"""What the workers get to end when the program is left."""
+
 WATCH_S = 0.5
 """How often downloads are looked at while one runs."""
 
@@ -96,6 +99,7 @@ class DrkunApp(App[None]):
         self.session = Session(self.store, EngineClient(paths.engine_log(), paths.machine_file()))
         self.downloads_now: list[Download] = []
         """As they stood when they were last looked at."""
+        self._downloads_known = False
         self.planned = asyncio.Event()
         """It is known which model answers, or that none can."""
 
@@ -257,13 +261,14 @@ class DrkunApp(App[None]):
         """Show how far the downloads are, as long as one runs."""
         while True:
             before = {download.id: download.phase for download in self.downloads_now}
-            were_running = [download.id for download in self.downloads_running]
             self.downloads_now = await self.downloads.all()
-            if [download.id for download in self.downloads_running] != were_running:
+            changed = [d for d in self.downloads_now if before.get(d.id) != d.phase]
+            if changed and self._downloads_known:
                 self.look_for_guide()
-            for download in self.downloads_now:
-                if before.get(download.id) not in (None, download.phase):
+                for download in changed:
                     self._download_changed(download)
+            # What has ended before the program began is no news.
+            self._downloads_known = True
             for screen in self.screen_stack:
                 if isinstance(screen, ConsultScreen) and screen.is_mounted:
                     screen.refresh_status()
@@ -274,11 +279,13 @@ class DrkunApp(App[None]):
             await asyncio.sleep(WATCH_S)
 
     def _download_changed(self, download: Download) -> None:
-        if download.phase == "done":
-            self._say_anywhere(t("downloads.arrived", repo=download.request.repo))
+        if download.phase in ("downloading", "paused", "failed", "done"):
+            # What lies on the disk is something else now.
             for screen in self.screen_stack:
                 if (scan := getattr(screen, "action_scan", None)) and screen.is_mounted:
                     scan()
+        if download.phase == "done":
+            self._say_anywhere(t("downloads.arrived", repo=download.request.repo))
         elif download.error is not None:
             self._say_anywhere(f"{download.error.message}  {download.error.hint}")
 
@@ -413,7 +420,19 @@ class DrkunApp(App[None]):
     async def action_quit(self) -> None:
         """Keep what has come, unload the model, leave."""
         await self.session.close()
+        await self._end_workers()
         self.exit()
+
+    async def _end_workers(self) -> None:
+        """Let them close their child processes while there still is an event loop to do it in."""
+        workers = [worker for worker in self.workers if not worker.is_finished]
+        for worker in workers:
+            worker.cancel()
+        waiting = [asyncio.ensure_future(worker.wait()) for worker in workers]
+        if waiting:
+            await asyncio.wait(waiting, timeout=LEAVE_S)
+        for ended in waiting:
+            ended.cancelled() or (ended.done() and ended.exception())
 
     async def on_unmount(self) -> None:
         """The terminal may also go away."""

@@ -27,7 +27,7 @@ from drkun_tui.library.plan import Plan, plan_load
 from drkun_tui.library.speed import Known
 from drkun_tui.profiles import GIB, Profile
 from drkun_tui.settings import Settings
-from tests.conftest import MakeChild
+from tests.conftest import MakeChild, has_ended
 from tests.gguf_files import metadata, write
 
 RATES = Rates(
@@ -35,6 +35,7 @@ RATES = Rates(
     decode={"F16": 40e9, "Q8_0": 35e9, "Q4_K": 30e9, "Q6_K": 30e9},
     prefill={"F16": 150e9, "Q8_0": 100e9, "Q4_K": 170e9, "Q6_K": 200e9},
     attention_s=12e-9,
+    cache_s=1 / 20e9,
     prefill_attention=70e9,
     operation_s=0.4e-6,
     quiet=True,
@@ -140,7 +141,6 @@ def test_the_gpu_estimate_is_near_what_was_measured(shape: Shape, profile: Profi
 
 
 def test_this_machine_is_measured_in_a_child_and_remembered(home: Path) -> None:
-    """Under load nothing is kept, so that a quiet moment measures again."""
     file, log = paths.machine_file(), paths.engine_log()
     rates = asyncio.run(engine_rates.measure(file, 1, log))
     assert rates is not None
@@ -151,6 +151,7 @@ def test_this_machine_is_measured_in_a_child_and_remembered(home: Path) -> None:
     # A tenth of the slowest machines, ten times the fastest.
     assert all(1e7 < figure < 1e14 for figure in figures)
     assert 1e-11 < rates.attention_s < 1e-3
+    assert 0 <= rates.cache_s < 1e-6
     assert 1e-10 < rates.operation_s < 1e-2
     # A single thread waits for nobody.
     assert rates.quiet
@@ -198,15 +199,35 @@ def test_a_probe_that_fails_is_no_failure(
     assert engine_rates.known(paths.machine_file(), 1) is None
 
 
-def test_a_busy_machine_s_rates_are_not_kept(
+def test_a_probe_that_hangs_is_given_up(
     home: Path, child: MakeChild, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    busy = msgspec.json.encode(msgspec.structs.replace(RATES, quiet=False)).decode()
-    monkeypatch.setattr(engine_rates, "PROBE", child(f"print({busy!r})"))
-    rates = asyncio.run(engine_rates.measure(paths.machine_file(), 2, paths.engine_log()))
-    assert rates
-    assert not rates.quiet
-    assert engine_rates.known(paths.machine_file(), 2) is None
+    monkeypatch.setattr(engine_rates, "LONGEST_S", 0.5)
+    pid = home / "pid"
+    source = f"""
+        import os, pathlib, time
+        pathlib.Path({str(pid)!r}).write_text(str(os.getpid()))
+        time.sleep(3600)
+    """
+    monkeypatch.setattr(engine_rates, "PROBE", child(source))
+    assert asyncio.run(engine_rates.measure(paths.machine_file(), 1, paths.engine_log())) is None
+    assert not pid.exists() or has_ended(int(pid.read_text()))
+
+
+def test_a_machine_that_was_busy_is_measured_again(
+    home: Path, child: MakeChild, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, log = paths.machine_file(), paths.engine_log()
+    keep(file, msgspec.structs.replace(RATES, quiet=False))
+    better = msgspec.json.encode(msgspec.structs.replace(RATES, operation_s=1.0)).decode()
+    monkeypatch.setattr(engine_rates, "PROBE", child(f"print({better!r})"))
+    again = asyncio.run(speed.measure(file, MACHINE, log, 2)).rates
+    assert again
+    assert (again.quiet, again.operation_s) == (True, 1.0)
+    # What cannot be measured now was at least measured once.
+    keep(file, msgspec.structs.replace(RATES, quiet=False))
+    monkeypatch.setattr(engine_rates, "PROBE", "no.such.module")
+    assert asyncio.run(speed.measure(file, MACHINE, log, 2)).rates
 
 
 def keep(file: Path, rates: Rates) -> None:

@@ -9,7 +9,7 @@ import statistics
 
 import msgspec
 
-from drkun_tui import hardware, paths
+from drkun_tui import paths
 from drkun_tui.commands.choice import chosen
 from drkun_tui.engine.client import EngineClient
 from drkun_tui.engine.protocol import ChatMessage, Finished, Generate

@@ -67,6 +67,7 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "ggml_free": (None, (_P,)),
     "ggml_new_tensor_3d": (_P, (_P, _INT, _I64, _I64, _I64)),
     "ggml_mul_mat": (_P, (_P, _P, _P)),
+    "ggml_permute": (_P, (_P, _P, _INT, _INT, _INT, _INT)),
     "ggml_add": (_P, (_P, _P, _P)),
     "ggml_flash_attn_ext": (_P, (_P, _P, _P, _P, _P, _FLOAT, _FLOAT, _FLOAT)),
     "ggml_new_graph_custom": (_P, (_P, _SIZE, ctypes.c_bool)),
@@ -90,11 +91,15 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
 def main() -> None:
     """Measure, and write one line of JSON."""
     probe = Probe(int(sys.argv[1]), extra=sys.argv[2] == "fast")
+    cache_bytes = CONTEXT * KV_HEADS * HEAD * 2 * 2
+    cached = probe.attention(1)
+    uncached = max(cached, probe.attention(1, WEIGHT_BYTES // cache_bytes))
     rates = Rates(
         threads=probe.threads,
         decode={name: probe.decode(kind) for name, kind in TYPES.items()},
         prefill={name: probe.prefill(kind) for name, kind in TYPES.items()},
-        attention_s=probe.attention(1) / (HEADS * CONTEXT),
+        attention_s=cached / (HEADS * CONTEXT),
+        cache_s=(uncached - cached) / cache_bytes,
         prefill_attention=HEADS * BATCH * CONTEXT * 2 * HEAD / probe.attention(BATCH),
         operation_s=probe.operation(),
         quiet=probe.quiet,
@@ -139,22 +144,35 @@ class Probe:
         with self._products(kind, PREFILL_ROWS, BATCH, 1) as graphs:
             return COLUMNS * PREFILL_ROWS * BATCH / self._time(graphs)
 
-    def attention(self, tokens: int) -> float:
-        """Seconds of attention of so many tokens over a context."""
-        with self._memory() as weights, self._memory() as results:
-            shapes = (
-                (_F32, HEAD, tokens, HEADS),
-                (_F16, HEAD, CONTEXT, KV_HEADS),
-                (_F16, HEAD, CONTEXT, KV_HEADS),
-                (_F16, CONTEXT, tokens, 1),
-            )
-            tensors = [self._call("ggml_new_tensor_3d", weights, *shape) for shape in shapes]
-            out = self._call("ggml_flash_attn_ext", results, *tensors, HEAD**-0.5, 0.0, 0.0)
-            graph = self._graph(results, out)
-            with self._allocated(weights, self._plain), self._allocated(results, self._plain):
+    def attention(self, tokens: int, copies: int = 1) -> float:
+        """Seconds of attention of so many tokens over a context.
+
+        Args:
+            copies: of keys and values, gone through one after the other; many of them fit no cache.
+        """
+        with self._memory() as inputs, self._memory() as results:
+
+            def make(kind: int, *shape: int) -> int:
+                tensors.append(self._call("ggml_new_tensor_3d", inputs, kind, *shape))
+                return tensors[-1]
+
+            tensors: list[int] = []
+            query, mask = make(_F32, HEAD, tokens, HEADS), make(_F16, CONTEXT, tokens, 1)
+            graphs = []
+            for _ in range(copies):
+                # The KV cache has the heads of one position beside each other.
+                keys, values = (
+                    self._call("ggml_permute", results, make(_F16, HEAD, KV_HEADS, CONTEXT), 0, 2, 1, 3)
+                    for _ in range(2)
+                )
+                out = self._call(
+                    "ggml_flash_attn_ext", results, query, keys, values, mask, HEAD**-0.5, 0.0, 0.0
+                )
+                graphs.append(self._graph(results, out))
+            with self._allocated(inputs, self._plain), self._allocated(results, self._plain):
                 for tensor in tensors:
                     self._fill(tensor, b"\0")
-                return self._time([graph])
+                return self._time(graphs)
 
     def operation(self) -> float:
         """Seconds of an operation that has next to nothing to do."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from drkun_tui import learned
 from drkun_tui.jobs import Job
 
 PROBE = "drkun_tui.engine.probe"
+
+LONGEST_S = 60.0
+"""Seconds after which a measurement is given up: something hangs, or somebody else has the machine."""
 
 _SECTION = "rates"
 
@@ -25,12 +29,14 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True):
     """Tensor type to multiply-adds a second of weights multiplied with a batch of tokens."""
     attention_s: float
     """Seconds of one query head over one position of the context, heads of 128 elements."""
+    cache_s: float
+    """Seconds for each byte of the KV cache, in addition where it comes from memory."""
     prefill_attention: float
     """Multiply-adds a second of attention over a batch of tokens."""
     operation_s: float
     """Seconds of an operation that has next to nothing to do: its start, and the threads' waiting."""
     quiet: bool
-    """False when other programs wanted the cores all the time; such rates are not kept."""
+    """False when other programs wanted the cores all the time; then it is worth measuring again."""
     measured_at: float = 0.0
     """Seconds since the epoch."""
 
@@ -41,7 +47,7 @@ def known(machine_memory: Path, threads: int) -> Rates | None:
 
 
 async def measure(machine_memory: Path, threads: int, log: Path) -> Rates | None:
-    """Measure in a child process, some three seconds on all `threads`, and keep it.
+    """Measure in a child process, some four seconds on all `threads`, and keep it.
 
     Args:
         machine_memory: ``machine.json``.
@@ -49,7 +55,7 @@ async def measure(machine_memory: Path, threads: int, log: Path) -> Rates | None
         log: file for what the child writes to its standard error.
 
     Returns:
-        What was measured, kept or not; None where it cannot be, e.g. with another build of llama.cpp.
+        What was measured; None where it cannot be, e.g. with another build of llama.cpp.
     """
     from drkun_tui.engine import safe_mode
 
@@ -58,16 +64,16 @@ async def measure(machine_memory: Path, threads: int, log: Path) -> Rates | None
         arguments = (str(threads), "safe" if safe else "fast")
         job = Job(PROBE, msgspec.json.Decoder(Rates).decode, log, arguments)
         try:
-            await job.start()
-            rates = await job.next_event()
-        except (OSError, msgspec.MsgspecError):
+            async with asyncio.timeout(LONGEST_S):
+                await job.start()
+                rates = await job.next_event()
+        except (OSError, msgspec.MsgspecError):  # a TimeoutError is an OSError
             return None
         finally:
             await job.close()
         if rates is not None:
             rates = msgspec.structs.replace(rates, measured_at=time.time())
-            if rates.quiet:
-                _keep(machine_memory, rates)
+            _keep(machine_memory, rates)
             return rates
         if safe or not job.crashed:
             return None

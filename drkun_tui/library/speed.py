@@ -12,7 +12,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -101,6 +101,10 @@ class Known:
     rates: Rates | None
     threads: int
     answers: dict[str, Answers]
+    off: dict[str, tuple[float | None, float | None, float | None]] = field(
+        default_factory=dict, compare=False, repr=False
+    )
+    """Of each group that was asked for: how far estimates were off (`_off`), and when it answered last."""
 
 
 def known(machine_memory: Path, machine: Hardware, threads: int = 0) -> Known:
@@ -115,16 +119,16 @@ def known(machine_memory: Path, machine: Hardware, threads: int = 0) -> Known:
 
 
 async def measure(machine_memory: Path, machine: Hardware, log: Path, threads: int = 0) -> Known:
-    """As `known`, after measuring this machine where that was not done yet: once, for some four seconds, in
-    a child process that keeps all threads busy. Not while a model answers.
+    """As `known`, after measuring this machine where that was not done yet, or on busy cores: for some four
+    seconds, in a child process that keeps all threads busy. Not while a model answers.
 
     Args:
         log: file for what the child writes to its standard error.
     """
     now = known(machine_memory, machine, threads)
-    if now.rates is None:
+    if now.rates is None or not now.rates.quiet:
         rates = await engine_rates.measure(machine_memory, now.threads, log)
-        now = Known(rates, now.threads, now.answers)
+        now = Known(rates or now.rates, now.threads, now.answers)
     return now
 
 
@@ -146,30 +150,23 @@ def estimate(
     """
     if shape.is_adapter:
         return None
-    group = _group(profile, _engine(shape, profile), known.threads, machine)
+    group = _group(profile, speed_model.engine_of(shape), known.threads, machine)
     own = known.answers.get(_key(path, group, adapter=adapter))
     times = _times(shape, profile, machine, known.rates)
     if times is None:
         return _as_given(own) if own else None
-    others = [a for a in known.answers.values() if a.group == group and a is not own and not a.adapter]
-    off = [
-        _off(answers.last, theirs)
-        for answers in others
-        if answers.shape and (theirs := _times(answers.shape, profile, machine, known.rates))
-    ]
-    by_others = _median([decode for decode, _ in off if decode]), _median([p for _, p in off if p])
-    by_own = _off(own.last, times) if own else (None, None)
-    label: Literal["measured", "calibrated", "estimated"] = "estimated"
-    when = None
-    if own and by_own[0]:
-        label, when = "measured", own.at
-    elif by_others[0]:
-        label, when = "calibrated", max(answers.at for answers in others)
+    decode_off, prefill_off, when = _of_group(group, profile, machine, known)
+    label: Literal["measured", "calibrated", "estimated"] = "calibrated" if decode_off else "estimated"
+    if own:
+        own_decode, own_prefill = _off(own.last, times)
+        if own_decode:
+            decode_off, label, when = own_decode, "measured", own.at
+        prefill_off = own_prefill or prefill_off
     return Speed(
-        decode_tok_s=1 / (times.decode_s(context) * (by_own[0] or by_others[0] or 1)),
-        ttft_s=times.prefill_s(PROMPT_TOKENS, 0) * (by_own[1] or by_others[1] or 1),
+        decode_tok_s=1 / (times.decode_s(context) * (decode_off or 1)),
+        ttft_s=times.prefill_s(PROMPT_TOKENS, 0) * (prefill_off or 1),
         label=label,
-        when=when,
+        when=when if decode_off else None,
     )
 
 
@@ -253,12 +250,27 @@ def _as_given(own: Answers) -> Speed | None:
     return Speed(decode, prefill * PROMPT_TOKENS, "measured", own.at)
 
 
+def _of_group(
+    group: str, profile: Profile, machine: Hardware, known: Known
+) -> tuple[float | None, float | None, float | None]:
+    """What the bare models of a group teach of any other: see `Known.off`."""
+    if group not in known.off:
+        members = [a for a in known.answers.values() if a.group == group and a.shape and not a.adapter]
+        off = [
+            _off(answers.last, times)
+            for answers in members
+            if answers.shape and (times := _times(answers.shape, profile, machine, known.rates))
+        ]
+        known.off[group] = (
+            _median([decode for decode, _ in off if decode]),
+            _median([prefill for _, prefill in off if prefill]),
+            max((answers.at for answers in members), default=None),
+        )
+    return known.off[group]
+
+
 def _median(values: list[float]) -> float | None:
     return statistics.median(values) if values else None
-
-
-def _engine(shape: Shape, profile: Profile) -> str:
-    return speed_model.gpu_engine(shape) if profile in CLASS_BYTES else "llama_cpp"
 
 
 def _group(profile: Profile, engine: str, threads: int, machine: Hardware) -> str:

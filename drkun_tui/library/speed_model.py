@@ -20,9 +20,9 @@ from drkun_tui.library.gguf_header import Part
 from drkun_tui.library.gguf_types import TENSOR_TYPES
 from drkun_tui.profiles import Profile
 
-OPERATIONS = 60
-"""Times in a layer that all threads wait for each other: some twenty operations, those with weights more
-than once."""
+OPERATIONS = 170
+"""Empty operations that a layer's own overhead is worth: twenty operations at which all threads wait for
+each other, those with weights several times, and the first cache lines of each matrix."""
 
 SAMPLING_S = 4e-9
 """Seconds for each token of the vocabulary to pick one of them: penalties, top-k, top-p."""
@@ -58,7 +58,8 @@ _PER_ELEMENT = {name: size / block for name, block, size in TENSOR_TYPES.values(
 def decode_s(shape: Shape, rates: Rates, context: float) -> float:
     """Seconds of one token on the CPU after `context` others."""
     # Most of attention's cost is for each position, not for each of a head's elements.
-    attention = shape.heads * context * rates.attention_s * (0.6 + 0.4 * shape.head_length / 128)
+    head_s = rates.attention_s * (0.6 + 0.4 * shape.head_length / 128)
+    attention = context * (shape.heads * head_s + shape.cache_bytes * rates.cache_s)
     return _weights_s(shape, rates, "layers", "experts") + attention + _token_s(shape, rates)
 
 
@@ -136,15 +137,15 @@ def gpu_decode_s(shape: Shape, profile: Profile, bandwidth: int, context: float)
     else:
         read = layers * (NF4_WEIGHT_BYTES if profile is Profile.GPU8 else 2) + output * 2
     read += shape.cache_bytes * context
-    return read / (bandwidth * GPU_BANDWIDTH_SHARE) + shape.layers * GPU_LAYER_S[gpu_engine(shape)]
+    return read / (bandwidth * GPU_BANDWIDTH_SHARE) + shape.layers * GPU_LAYER_S[engine_of(shape)]
 
 
 def gpu_prefill_s(shape: Shape, bandwidth: int, tokens: int) -> float:
     """Seconds from a prompt of so many tokens to the first one of its answer, on an NVIDIA GPU."""
     computing = sum(_elements(shape, "layers", "experts").values()) * tokens / (bandwidth * GPU_COMPUTE)
-    return computing + shape.layers * GPU_PROMPT_LAYER_S[gpu_engine(shape)]
+    return computing + shape.layers * GPU_PROMPT_LAYER_S[engine_of(shape)]
 
 
-def gpu_engine(shape: Shape) -> str:
-    """Which engine runs it on a GPU."""
+def engine_of(shape: Shape) -> str:
+    """Which engine runs it."""
     return "llama_cpp" if shape.is_gguf else "transformers"
