@@ -356,7 +356,7 @@ async def test_a_download_is_paused_resumed_and_cancelled(hub: HubServer) -> Non
         assert "Space" in it.hints()
         await it.press("space")
         await it.until(lambda: flat(t("downloads.phase_paused")) in it.seen("DownloadList"))
-        assert t("inventory.unfinished") in it.seen("#models")
+        await it.until(lambda: t("inventory.unfinished") in it.seen("#models"))
         hub.release.set()
         await it.press("space")
         await it.until(lambda: t("downloads.phase_done") in it.seen("DownloadList"))

@@ -48,9 +48,6 @@ async def _measure(settings: Settings, plan: Plan, runs: int) -> dict[str, objec
         ready = engine.ready
         if ready is None:
             return {}
-        await speed.measure(
-            paths.machine_file(), hardware.read(), paths.home() / "probe.log", threads=plan.load.threads
-        )
         prefill = [await _prefill(engine, settings, ready.context_length, run) for run in range(runs)]
         answers = [
             await _ask(engine, settings, QUESTION, max_tokens=ANSWER_TOKENS, seed=seed)
