@@ -71,8 +71,8 @@ class DrkunApp(App[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f2", "go('consult')", "keys.go_consult", id="app.consult", show=False),
         Binding("f3", "go('models')", "keys.go_models", id="app.models", priority=True),
-        Binding("f9", "choose_profile", "keys.profile", id="app.profile", show=False, priority=True),
-        Binding("f12", "guide", "keys.guide", id="app.guide", show=False, priority=True),
+        Binding("f9", "choose_profile", "keys.profile", id="app.profile", show=False),
+        Binding("f12", "guide", "keys.guide", id="app.guide", show=False),
         Binding("f6", "go('settings')", "keys.go_settings", id="app.settings", priority=True),
         Binding("ctrl+p", "command_palette", "keys.palette", id="app.palette", priority=True),
         Binding("f1", "help", "keys.help", id="app.help", priority=True),

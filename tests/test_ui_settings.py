@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from textual.binding import Binding
@@ -316,6 +317,17 @@ def test_every_binding_has_an_id_and_a_help_text_in_both_languages() -> None:
                 texts = i18n.catalogue(language)
                 assert texts[binding.description] and texts[f"{binding.description}_help"], binding
     assert len(seen) > 30
+
+
+async def test_the_settings_and_the_document_list_every_key_that_can_be_mapped() -> None:
+    document = (Path(drkun_tui.__file__).parents[1] / "docs" / "keys.md").read_text("utf8")
+    ids = {binding.id for owner in owners() for binding in bindings(owner)}
+    assert [id for id in sorted(filter(None, ids)) if f"`{id}`" not in document] == []
+    async with chat(loaded=False) as it:
+        await it.press("f6")
+        screen = it.app.screen
+        assert isinstance(screen, SettingsScreen)
+        assert set(screen._keys()) == ids
 
 
 async def test_help_lists_every_key_as_it_is_now() -> None:
