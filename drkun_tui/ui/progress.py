@@ -8,8 +8,8 @@ from rich.text import Text
 from drkun_tui.i18n import t
 from drkun_tui.ui.table import GAP, cell, size
 
-BAR = 16
-"""Cells of the bar. It is painted as ground, not with block characters, whose width terminals disagree on."""
+BAR = 12
+"""Cells of the bar; it is of ASCII, because terminals disagree on the width of block characters."""
 
 
 def duration(seconds: float) -> str:
@@ -23,19 +23,22 @@ def duration(seconds: float) -> str:
 
 
 def bar(done: int, total: int, full: Style, empty: Style, width: int = BAR) -> Text:
-    """A bar of `width` cells; the share stands beside it as a number, so colour is not the only sign."""
+    """A bar of `width` cells, and the share as a number."""
     share = min(1.0, done / total) if total else 0.0
     filled = int(share * width)
-    return Text.assemble((" " * filled, full), (" " * (width - filled), empty), f" {share:4.0%}")
+    return Text.assemble(("=" * filled, full), ("-" * (width - filled), empty), f" {share:4.0%}")
 
 
 def bytes_text(done: int, total: int) -> str:
-    """How much of how much, in cells that do not jump: ``"5.1 GB / 15.2 GB"``."""
-    return f"{cell(size(done), 8, right=True)} / {cell(size(total), 8, right=True)}"
+    """How much of how much, in one unit and in cells that do not jump: ``" 5.1 / 15.2 GB"``."""
+    unit = next((u for u in (10**9, 10**6) if total >= u), 1000)
+    name = {10**9: "GB", 10**6: "MB", 1000: "kB"}[unit]
+    digits = 1 if total < 100 * unit else 0
+    return f"{done / unit:4.{digits}f} / {total / unit:4.{digits}f} {name}"
 
 
 def rate_text(speed: float, eta_s: float | None) -> str:
     """Bytes a second, and the time left where it is known."""
-    rate = cell(f"{size(int(speed))}/s" if speed else "", 10, right=True)
+    rate = cell(f"{size(int(speed))}/s" if speed else "", 9, right=True)
     left = t("progress.left", time=duration(eta_s)) if eta_s is not None else ""
     return rate + GAP + left

@@ -65,7 +65,7 @@ class DownloadList(Vertical):
         if width >= BAR_FROM:
             full, empty = (self.get_component_rich_style(f"download--{part}") for part in ("full", "empty"))
             line.append_text(bar(download.done, download.total, full, empty)).append(GAP)
-        line.append((bytes_text(download.done, download.total) if download.total else " " * 19) + GAP)
+        line.append((bytes_text(download.done, download.total) if download.total else " " * 14) + GAP)
         return line.append(self._state(download))
 
     @staticmethod
