@@ -13,7 +13,10 @@ from pathlib import Path
 from benchmarks import machine, page, report
 from benchmarks.machine import Bench
 
-GROUPS = ("startup", "decode", "lag", "turns", "memory")
+GROUPS = (
+    *("startup", "decode", "lag", "turns", "memory"),
+    *("inventory", "library_lag", "memory_fit", "speed_estimates"),
+)
 
 
 def main() -> int:

@@ -39,15 +39,17 @@ def measure(bench: Bench) -> list[Row]:
         },
     )
     bench.settings()
+    late = {side: [answer.lateness_s for answer in answers] for side, answers in lags.items()}
     return [
-        _row(f"lag p99 in an answer of {TOKENS:,} tokens, bundled model", lags["answer"]),
-        _row("lag p99 in a list of 4,000 tokens", lags["list"]),
-        _row("lag p99 in one list item with a list of 4,000 tokens in it", lags["nested"]),
+        row(f"lag p99 in an answer of {TOKENS:,} tokens, bundled model", late["answer"]),
+        row("lag p99 in a list of 4,000 tokens", late["list"]),
+        row("lag p99 in one list item with a list of 4,000 tokens in it", late["nested"]),
     ]
 
 
-def _row(name: str, answers: list[chat.ShownAnswer]) -> Row:
-    each = [_percentiles(answer.lateness_s) for answer in answers]
+def row(name: str, latenesses: list[list[float]]) -> Row:
+    """A row of what the runs' wakings were late by, in seconds."""
+    each = [_percentiles(lateness) for lateness in latenesses]
     middle, high, worst = (statistics.median(column) for column in zip(*each, strict=True))
     greatest = max(worst for _, _, worst in each)
     text = f"p50 {middle:.1f}, worst {worst:.0f}, of all runs {greatest:.0f}"

@@ -36,8 +36,6 @@ class Memory(dict[str, float]):
 def measure(bench: Bench) -> list[Row]:
     """All rows of this group."""
     _keep_long_conversation(bench.home / "conversations.db")
-    # With the list folded away its key opens it and puts the cursor there.
-    bench.settings(conversation_list=False)
     try:
         taken = bench.rounds_of(
             "memory", {"drkun": lambda: _ours(bench), "bare": lambda: {"bare": _bare(bench)}}
@@ -77,6 +75,8 @@ def _ours(bench: Bench) -> dict[str, Memory]:
     prompt = catalogue("zh")["consult.placeholder"][1:]
     first = long_answers.consultation(1)[0][:10]
     taken = {}
+    # With the list folded away its key opens it and puts the cursor there; the program keeps that it is open.
+    bench.settings(conversation_list=False)
     with Terminal([drkun()], bench.environment) as terminal:
         terminal.wait_for(prompt)
         terminal.wait_for("starter")

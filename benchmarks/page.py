@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from benchmarks import decode, lag, machine, report, turns
+from benchmarks import decode, inventory, lag, library_lag, machine, report, speed_estimates, turns
 from benchmarks.machine import DISTURBED_SHARE, Bench
 
 PAGE = """\
@@ -68,6 +68,29 @@ engine's reading of the request.
 questions and answers with reasoning, about 800 characters each, kept in the database, opened from the
 list by keys, then scrolled through to the first one. RSS counts pages that are shared with others; PSS
 shares them out, USS leaves them out.
+
+**Inventory.** {folders} model folders, a third each of base models in three shards with an index, of
+LoRAs whose bases are among them, and of GGUF files with a vocabulary of {vocabulary} and a template. Each
+scan is made by a process of its own, timed after its imports. "Warm" is with what an earlier scan
+remembered of the headers, "cold" without; the system's own cache of files is warm in both, and so it is
+for the walk that they are compared with, which looks at every file's size and time and reads nothing.
+
+**Lag beside downloads and scans.** The models screen, in which {downloads} downloads of {download_bytes} each
+from a server on loopback run at once while the folders of the row above are scanned again and again, until
+all is fetched. Server, downloads, hashing and scans share the cores with the screen.
+
+**Memory of a model.** What `fit.need` says before a model is loaded, against the resident memory of the
+engine process after a prompt of some 600 tokens, less those pages of the model's file that were mapped and
+not looked at: where llama.cpp re-packs weights, it works with a copy, and the file's own pages stay in the
+page cache until someone needs the memory. Random weights in the shapes of well-known models; F16 is
+written here, the others are made of it by llama.cpp's quantiser.
+
+**Estimates of speed.** Random models again, through the real engine: time to the first token of 512, and
+tokens a second at about 100 and about 1,000 tokens of context, {speed_rounds} rounds or more, medians. The
+kernels' rates are measured once before. "Before any answer" is arithmetic alone; then the first round's
+answers are recorded, as if they had been asked, and the later rounds are held against what is told then.
+Two threads on two cores wait for each other spinning: where another program takes a core, a sample is
+many times slower, so these rows mean nothing on a busy machine.
 """
 
 
@@ -80,6 +103,11 @@ def whole(text: str) -> str:
         penalty=decode.SAMPLING.repeat_penalty,
         tick=lag.TICK_S * 1000,
         pause=turns.PAUSE_S,
+        folders=f"{inventory.FOLDERS:,}",
+        vocabulary=f"{inventory.TOKENS:,}",
+        downloads=library_lag.DOWNLOADS,
+        download_bytes=f"{library_lag.BYTES / 1e9:.0f} GB",
+        speed_rounds=speed_estimates.LEAST_ROUNDS,
     )
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
+import sys
 from collections.abc import Iterable
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -33,9 +35,23 @@ from drkun_tui.ui.typeset.markdown import render_block
 from drkun_tui.ui.widgets.header import Header
 from drkun_tui.ui.widgets.key_hints import KeyHints
 from drkun_tui.ui.widgets.notice import Notice
+from drkun_tui.ui.widgets.transcript import Transcript
 
 if TYPE_CHECKING:
+    from drkun_tui.library.hub.downloads import Download, Downloads
+    from drkun_tui.library.hub.protocol import HubName, Request
     from drkun_tui.library.plan import Plan
+    from drkun_tui.ui.guide import Proposal
+
+SWITCH_S = 0.0005
+"""How long a thread that computes, such as a scan, keeps the interpreter from the one that draws. That one
+asks for it again after every wait, a dozen times for one key, so Python's 5 ms add up to what is felt."""
+
+LEAVE_S = 2.0
+"""What the workers get to end when the program is left."""
+
+WATCH_S = 0.5
+"""How often downloads are looked at while one runs."""
 
 
 class DrkunApp(App[None]):
@@ -55,6 +71,8 @@ class DrkunApp(App[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f2", "go('consult')", "keys.go_consult", id="app.consult", show=False),
         Binding("f3", "go('models')", "keys.go_models", id="app.models", priority=True),
+        Binding("f9", "choose_profile", "keys.profile", id="app.profile", show=False),
+        Binding("f12", "guide", "keys.guide", id="app.guide", show=False),
         Binding("f6", "go('settings')", "keys.go_settings", id="app.settings", priority=True),
         Binding("ctrl+p", "command_palette", "keys.palette", id="app.palette", priority=True),
         Binding("f1", "help", "keys.help", id="app.help", priority=True),
@@ -76,8 +94,12 @@ class DrkunApp(App[None]):
         self.settings = settings
         self._settings_path = settings_path
         self._notice = notice
+        self._proposal: Proposal | None = None
         self.store = self._open_store()
         self.session = Session(self.store, EngineClient(paths.engine_log(), paths.machine_file()))
+        self.downloads_now: list[Download] = []
+        """As they stood when they were last looked at."""
+        self._downloads_known = False
         self.planned = asyncio.Event()
         """It is known which model answers, or that none can."""
 
@@ -105,6 +127,7 @@ class DrkunApp(App[None]):
         if self._notice is not None:
             self._fail(self._notice)
         self.load_model()
+        self.watch_downloads()
         self.run_worker(_warm_up, thread=True)
 
     # Settings
@@ -136,7 +159,7 @@ class DrkunApp(App[None]):
 
     # The model
 
-    @work(group="load", exclusive=True, exit_on_error=False)
+    @work(group="load", exclusive=True)
     async def load_model(self) -> None:
         """Load the model that the settings name, showing how far it is."""
         # Imported late: the first frame does not wait for it.
@@ -153,6 +176,7 @@ class DrkunApp(App[None]):
             self._fail(error)
         finally:
             self.planned.set()
+            self.look_for_guide()
 
     def _tell(self, plan: Plan) -> None:
         if plan.notice:
@@ -182,6 +206,130 @@ class DrkunApp(App[None]):
     def _fail(self, error: DrkunError) -> None:
         if (screen := self._consult_screen()) is not None:
             screen.query_one(Notice).fail(error)
+
+    @work(group="profile", exclusive=True)
+    async def action_choose_profile(self) -> None:
+        """Choose how the model is loaded; what cannot be chosen says why."""
+        from drkun_tui import hardware, profiles
+        from drkun_tui.ui.screens.choose import Choice, Choose
+
+        machine = await asyncio.to_thread(hardware.read)
+        choices = []
+        for profile in profiles.LOCAL:
+            possible, reason = profiles.availability(profile, machine)
+            choices.append(Choice(str(profile), (t(f"profile.{profile}"), reason), possible))
+        plan = self.session.plan
+        current = str(self.settings.profile)
+        chosen = await self.push_screen_wait(
+            Choose(t("models.profiles"), choices, current, hint=plan.reason if plan else "")
+        )
+        if chosen and chosen != current:
+            if self.session.turn is not None:
+                self._say(t("consult.busy"))
+                return
+            self.change_settings(profile=chosen)
+            self.load_model()
+
+    # Downloads
+
+    @cached_property
+    def downloads(self) -> Downloads:
+        """All downloads of this data folder; they go on when the program ends."""
+        # Imported late: the first frame does not wait for it.
+        from drkun_tui.library.hub.downloads import Downloads
+
+        return Downloads()
+
+    @property
+    def usual_hub(self) -> HubName:
+        """The hub that is asked first. Where Chinese is read, Hugging Face is often hard to reach."""
+        if self.settings.hub != "auto":
+            return self.settings.hub
+        return "modelscope" if i18n.language() == "zh" and not os.environ.get("HF_ENDPOINT") else "hf"
+
+    async def fetch(self, request: Request) -> None:
+        """Begin a download, or go on with it.
+
+        Raises:
+            DrkunError: it cannot be begun.
+        """
+        await self.downloads.start(request)
+        self.watch_downloads()
+
+    @work(group="downloads", exclusive=True)
+    async def watch_downloads(self) -> None:
+        """Show how far the downloads are, as long as one runs."""
+        while True:
+            before = {download.id: download.phase for download in self.downloads_now}
+            self.downloads_now = await self.downloads.all()
+            changed = [d for d in self.downloads_now if before.get(d.id) != d.phase]
+            if changed and self._downloads_known:
+                self.look_for_guide()
+                for download in changed:
+                    self._download_changed(download)
+            # What has ended before the program began is no news.
+            self._downloads_known = True
+            for screen in self.screen_stack:
+                if isinstance(screen, ConsultScreen) and screen.is_mounted:
+                    screen.refresh_status()
+                elif (show := getattr(screen, "show_downloads", None)) and screen.is_mounted:
+                    show(self.downloads_now)
+            if not any(download.running for download in self.downloads_now):
+                return
+            await asyncio.sleep(WATCH_S)
+
+    def _download_changed(self, download: Download) -> None:
+        if download.phase in ("downloading", "paused", "failed", "done"):
+            # What lies on the disk is something else now.
+            for screen in self.screen_stack:
+                if (scan := getattr(screen, "action_scan", None)) and screen.is_mounted:
+                    scan()
+        if download.phase == "done":
+            self._say_anywhere(t("downloads.arrived", repo=download.request.repo))
+        elif download.error is not None:
+            self._say_anywhere(f"{download.error.message}  {download.error.hint}")
+
+    def _say_anywhere(self, text: str) -> None:
+        for notice in self.screen.query(Notice):
+            notice.say(text)
+
+    @property
+    def downloads_running(self) -> list[Download]:
+        """Those that are on their way."""
+        return [download for download in self.downloads_now if download.running]
+
+    # The guide of the first run
+
+    @work(group="guide", exclusive=True)
+    async def look_for_guide(self) -> None:
+        """With no model but the bundled one: propose one that suits this machine."""
+        from drkun_tui.ui.guide import proposal
+
+        self._proposal = await asyncio.to_thread(proposal, self.settings, self.downloads_now)
+        if (screen := self._consult_screen()) is not None:
+            screen.query_one(Transcript).propose(self._proposal.text if self._proposal else "")
+
+    @work(group="begin", exclusive=True)
+    async def action_guide(self) -> None:
+        """Fetch the proposed model, while one goes on asking; once it is here, consult with it."""
+        if (proposal := self._proposal) is None:
+            self._say_anywhere(t("guide.nothing"))
+            return
+        try:
+            if proposal.arrived is not None:
+                self.change_settings(model=proposal.arrived, adapter=None)
+                self.load_model()
+            else:
+                await self.fetch(proposal.request(self.usual_hub))
+                self._say_anywhere(t("guide.begun", repo=proposal.model.repo))
+        except DrkunError as error:
+            self._fail(error)
+
+    def find_model(self, query: str) -> None:
+        """Look for a model on a hub; "" shows what suits this machine."""
+        from drkun_tui.ui.screens.fetch import FetchScreen
+
+        self.push_screen(FetchScreen(query))
 
     # Places
 
@@ -272,7 +420,19 @@ class DrkunApp(App[None]):
     async def action_quit(self) -> None:
         """Keep what has come, unload the model, leave."""
         await self.session.close()
+        await self._end_workers()
         self.exit()
+
+    async def _end_workers(self) -> None:
+        """Let them close their child processes while there still is an event loop to do it in."""
+        workers = [worker for worker in self.workers if not worker.is_finished]
+        for worker in workers:
+            worker.cancel()
+        waiting = [asyncio.ensure_future(worker.wait()) for worker in workers]
+        if waiting:
+            await asyncio.wait(waiting, timeout=LEAVE_S)
+        for ended in waiting:
+            ended.cancelled() or (ended.done() and ended.exception())
 
     async def on_unmount(self) -> None:
         """The terminal may also go away."""
@@ -295,6 +455,7 @@ def run(
         DrkunError: ``internal``, a mistake in the program ended it; every answer so far is kept.
     """
     app = DrkunApp(settings, settings_path, notice, debug=debug)
+    sys.setswitchinterval(SWITCH_S)
     app.run()
     if app.mistake is not None:
         reason = f"{type(app.mistake).__name__}: {app.mistake}"

@@ -18,6 +18,7 @@ from drkun_tui import __version__
 from drkun_tui.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, DrkunError
 from drkun_tui.i18n import set_language, t
 
+HUBS = ("hf", "modelscope")
 PROFILES = ("auto", "cpu", "gpu8", "gpu16", "remote")
 
 
@@ -70,6 +71,7 @@ def parser() -> argparse.ArgumentParser:
     chosen = _Parser(add_help=False)
     chosen.add_argument("--model", metavar="M", help=t("cli.model"))
     chosen.add_argument("--adapter", metavar="A", help=t("cli.adapter"))
+    chosen.add_argument("--adapter-scale", type=float, metavar="X", help=t("cli.adapter_scale"))
     chosen.add_argument("--profile", choices=PROFILES, help=t("cli.profile"))
     chosen.add_argument("--context", type=_count, metavar="N", help=t("cli.context"))
     chosen.add_argument("--threads", type=_count, metavar="N", help=t("cli.threads"))
@@ -85,9 +87,41 @@ def parser() -> argparse.ArgumentParser:
     ask.add_argument("--repeat-penalty", type=float, metavar="X")
     ask.add_argument("--seed", type=_count, metavar="N")
 
-    commands.add_parser("models", parents=[common], help=t("cli.models"))
+    models = commands.add_parser("models", parents=[common], help=t("cli.models"))
+    models.add_argument("--speed", action="store_true", help=t("cli.speed"))
     inspect = commands.add_parser("inspect", parents=[common], help=t("cli.inspect"))
     inspect.add_argument("model", metavar="PATH|NAME")
+    hub = _Parser(add_help=False)
+    hub.add_argument("--from", dest="hub", choices=HUBS, default=HUBS[0], help=t("cli.from"))
+    pull = commands.add_parser("pull", parents=[common, hub], help=t("cli.pull"))
+    pull.add_argument("repo", metavar="REPO", help=t("cli.repo"))
+    pull.add_argument("--revision", default="", metavar="R", help=t("cli.revision"))
+    pull.add_argument("--include", action="append", default=[], metavar="GLOB", help=t("cli.include"))
+    pull.add_argument("--quant", default="", metavar="Q", help=t("cli.quant"))
+    pull.add_argument("--yes", "-y", action="store_true", help=t("cli.yes"))
+    search = commands.add_parser("search", parents=[common, hub], help=t("cli.search"))
+    search.add_argument("query", nargs="+", metavar="QUERY", help=t("cli.query"))
+    search.add_argument("--gguf", action="store_true", help=t("cli.gguf"))
+    search.add_argument("--task", default="", metavar="T", help=t("cli.task"))
+    search.add_argument("--language", default="", metavar="L", help=t("cli.lang"))
+    search.add_argument("--limit", type=_count, default=20, metavar="N", help=t("cli.limit"))
+
+    # "import" is a word of Python's, so the module is called otherwise.
+    bring = commands.add_parser("import", parents=[common], help=t("cli.import"))
+    bring.set_defaults(command="import_model")
+    bring.add_argument("path", metavar="PATH")
+    modes = bring.add_mutually_exclusive_group()
+    for mode in ("link", "copy", "move"):
+        modes.add_argument(
+            f"--{mode}", dest="mode", action="store_const", const=mode, help=t(f"cli.import_{mode}")
+        )
+    bring.add_argument("--name", metavar="N", help=t("cli.import_name"))
+    remove = commands.add_parser("remove", parents=[common], help=t("cli.remove"))
+    remove.add_argument("model", metavar="NAME")
+    remove.add_argument("--yes", action="store_true", help=t("cli.remove_yes"))
+    rename = commands.add_parser("rename", parents=[common], help=t("cli.rename"))
+    rename.add_argument("model", metavar="NAME")
+    rename.add_argument("alias", metavar="ALIAS", help=t("cli.alias"))
     commands.add_parser("doctor", parents=[common], help=t("cli.doctor"))
     bench = commands.add_parser("bench", parents=[common, chosen], help=t("cli.bench"))
     bench.add_argument("--runs", type=_count, default=3, metavar="N", help=t("cli.runs"))

@@ -35,6 +35,8 @@ class Gpu:
     driver: str
     """E.g. ``"nvidia 570.86"``, ``"amdgpu"``, ``"metal"``."""
     vendor: Literal["nvidia", "amd", "apple"]
+    bandwidth: int = 0
+    """Of its memory, nominal, bytes a second; 0 is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,10 +270,21 @@ def _ask_nvml(nvml: ctypes.CDLL) -> tuple[list[Gpu], str]:
                 continue
             version = f"nvidia {driver.value.decode('utf8', 'replace')}".strip()
             shown = name.value.decode("utf8", "replace") or "NVIDIA GPU"
-            gpus.append(Gpu(shown, memory.total, memory.free, version, "nvidia"))
+            bandwidth = _bandwidth(nvml, handle)
+            gpus.append(Gpu(shown, memory.total, memory.free, version, "nvidia", bandwidth))
     finally:
         nvml.nvmlShutdown()
     return gpus, "" if gpus else t("hardware.no_nvidia")
+
+
+def _bandwidth(nvml: ctypes.CDLL, handle: ctypes.c_void_p) -> int:
+    """Memory clock × bus width × 2 transfers a clock, bytes a second; 0 where the card does not tell."""
+    megahertz, bits = ctypes.c_uint(), ctypes.c_uint()
+    memory_clock = 2  # NVML_CLOCK_MEM
+    with contextlib.suppress(AttributeError):  # an older library
+        if not nvml.nvmlDeviceGetMaxClockInfo(handle, memory_clock, ctypes.byref(megahertz)):
+            nvml.nvmlDeviceGetMemoryBusWidth(handle, ctypes.byref(bits))
+    return megahertz.value * 1_000_000 * bits.value * 2 // 8
 
 
 def _amd(root: Path) -> Iterator[Gpu]:

@@ -78,3 +78,13 @@ def engine_log() -> Path:
 def machine_file() -> Path:
     """What was learned about this machine: safe mode, measured speeds. JSON."""
     return home() / "machine.json"
+
+
+def header_cache() -> Path:
+    """What was read out of the headers of model files; may be deleted at any time."""
+    return home() / "headers.cache"
+
+
+def aliases_file() -> Path:
+    """The names that the user gave to models, by their paths. JSON."""
+    return home() / "aliases.json"

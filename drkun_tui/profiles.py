@@ -28,6 +28,9 @@ class Profile(StrEnum):
     """A server elsewhere."""
 
 
+LOCAL = (Profile.AUTO, Profile.CPU, Profile.GPU8, Profile.GPU16)
+"""Those that load a model on this machine."""
+
 CLASS_BYTES = {Profile.GPU8: 15 * GIB // 2, Profile.GPU16: 15 * GIB}
 """What a card of each class leaves to a model: its nominal memory less the driver's and the screen's."""
 

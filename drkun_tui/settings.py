@@ -21,6 +21,8 @@ class Settings(msgspec.Struct, kw_only=True, omit_defaults=True):
     theme: str = "drkun-dark"
     model: str = "starter"
     adapter: str | None = None
+    adapter_scale: Annotated[float, msgspec.Meta(ge=0, le=2)] = 1.0
+    """What the adapter's change of the weights is multiplied with."""
     profile: Literal["auto", "cpu", "gpu8", "gpu16", "remote"] = "auto"
     context_length: Annotated[int, msgspec.Meta(ge=0)] = 0
     """Tokens; 0 chooses by the model and the memory at hand."""
@@ -34,6 +36,8 @@ class Settings(msgspec.Struct, kw_only=True, omit_defaults=True):
     sampling: Sampling = msgspec.field(default_factory=Sampling)
     model_folders: list[str] = []
     """Searched besides the program's own."""
+    hub: Literal["auto", "hf", "modelscope"] = "auto"
+    """Which hub is asked for models first."""
     keys: dict[str, str] = {}
     """Action id to key, or several keys with commas."""
 
@@ -60,20 +64,29 @@ def load(path: Path) -> Settings:
 
 
 def save(settings: Settings, path: Path) -> None:
-    """Write the settings, whole or not at all.
+    """Write the settings, whole or not at all. What this version does not know stays in the file.
 
     Raises:
         DrkunError: ``settings_unsaved``, the disk is full or the folder read-only.
     """
     aside = path.with_suffix(f".{os.getpid()}.tmp")
     try:
-        aside.write_bytes(msgspec.toml.encode(_changed(settings)))
+        aside.write_bytes(msgspec.toml.encode(_unknown(path) | _changed(settings)))
         aside.replace(path)
     except (OSError, UnicodeEncodeError) as error:
         with contextlib.suppress(OSError):
             aside.unlink()
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise DrkunError("settings_unsaved", t("error.settings_unsaved", reason=reason)) from error
+
+
+def _unknown(path: Path) -> dict[str, Any]:
+    """What the file holds besides the settings of this version, e.g. those of a newer one."""
+    try:
+        kept: dict[str, Any] = msgspec.toml.decode(path.read_bytes(), type=dict[str, Any])
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        return {}
+    return {name: value for name, value in kept.items() if name not in Settings.__struct_fields__}
 
 
 def _changed(settings: Settings) -> dict[str, Any]:

@@ -117,7 +117,7 @@ async def take() -> dict[str, str]:
     app = DrkunApp(Settings(language="zh"))
     pictures = {}
     async with app.run_test(size=SIZES["consult.svg"]) as pilot:
-        await _until(pilot, lambda: app.session.engine.loaded)
+        await until(pilot, lambda: app.session.engine.loaded)
         await _ask(app, pilot, *EARLIER)
         await pilot.press("ctrl+n")
         for question, seed in SHOWN:
@@ -146,11 +146,12 @@ async def _ask(app: DrkunApp, pilot: Pilot[None], question: str, seed: int) -> N
         last = app.session.last
         return last is not None and last.question == question and last.state is State.DONE
 
-    await _until(pilot, answered)
+    await until(pilot, answered)
     await pilot.pause(0.2)
 
 
-async def _until(pilot: Pilot[None], true: Callable[[], bool]) -> None:
+async def until(pilot: Pilot[None], true: Callable[[], bool]) -> None:
+    """Wait for a condition."""
     async with asyncio.timeout(PATIENCE_S):
         while not true():
             await pilot.pause(0.05)

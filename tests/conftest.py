@@ -22,6 +22,7 @@ import pytest
 from drkun_tui import i18n, paths
 from drkun_tui.engine import client, protocol, safe_mode
 from drkun_tui.engine.protocol import (
+    AdapterSet,
     ChatMessage,
     Delta,
     Event,
@@ -32,6 +33,7 @@ from drkun_tui.engine.protocol import (
     Partial,
     Ready,
     Request,
+    SetAdapter,
     Started,
 )
 from drkun_tui.sampling import Sampling
@@ -40,11 +42,31 @@ from drkun_tui.sampling import Sampling
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 PATIENCE_S = 120
+EVENT_TYPES = {"loading", "ready", "started", "delta", "finished", "failed", "adapter_set"}
 """A test that waits longer has hung."""
 
 GREEDY = Sampling(temperature=0)
 LONG = Sampling(temperature=0, repeat_penalty=0.5, max_tokens=0)
 """Rewards repetition, so that the answer goes round in circles until the context is full."""
+
+
+STORE_VARIABLES = (
+    *("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME"),
+    *("MODELSCOPE_CACHE", "OLLAMA_MODELS"),
+)
+"""Where other programs keep their models on the machine of whoever runs the tests."""
+
+
+@pytest.fixture(autouse=True)
+def user_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty home of the user's, with no other program's models anywhere."""
+    folder = tmp_path_factory.mktemp("user")
+    monkeypatch.setenv("HOME", str(folder))
+    for name in STORE_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    # Without it the folder of a system-wide service would be looked into, too.
+    monkeypatch.setenv("OLLAMA_MODELS", str(folder / ".ollama" / "models"))
+    return folder
 
 
 @pytest.fixture(autouse=True)
@@ -185,7 +207,7 @@ class EngineProcess:
         line = self._coming.get(timeout=PATIENCE_S)
         assert line.endswith(b"\n"), "the engine process has ended"
         self.lines.append(line)
-        assert json.loads(line)["type"] in {"loading", "ready", "started", "delta", "finished", "failed"}
+        assert json.loads(line)["type"] in EVENT_TYPES
         event: Event = protocol.decode_event(line)
         return event
 
@@ -200,6 +222,11 @@ class EngineProcess:
         # One thread: two that wait for each other are slow on a machine that has other work, too.
         self.send(Load(path=str(path), context_length=context_length, threads=1, safe_mode=True))
         return self.until(Ready, Failed)
+
+    def set_adapter(self, path: Path | None, scale: float = 1.0) -> Event:
+        self._numbers += 1
+        self.send(SetAdapter(id=self._numbers, path=str(path) if path else None, scale=scale))
+        return self.until(AdapterSet, Failed)[-1]
 
     def request(
         self,

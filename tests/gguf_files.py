@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -97,4 +98,26 @@ def write(
     with path.open("wb") as file:
         file.write(raw)
         file.truncate(len(raw) + size)
+    return path
+
+
+def lora(path: Path, seed: int = 1, rank: int = 4) -> Path:
+    """A GGUF LoRA for the bundled model that changes what its last layers attend to; F32, 32 KiB a rank."""
+    tensors: list[Tensor] = [
+        (f"blk.{layer}.attn_{part}.weight.lora_{side}", shape, 0)
+        for layer in (6, 7)
+        for part in ("q", "output")
+        for side, shape in (("a", (512, rank)), ("b", (rank, 512)))
+    ]
+    entries: dict[str, Entry] = {
+        "general.architecture": "qwen3",
+        "general.type": "adapter",
+        "adapter.type": "lora",
+        "adapter.lora.alpha": 2.0 * rank,
+    }
+    head, size = header(entries, tensors)
+    draw = random.Random(seed)
+    weights = struct.pack(f"<{size // 4}f", *(draw.uniform(-0.3, 0.3) for _ in range(size // 4)))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(head + weights)
     return path

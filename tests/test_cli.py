@@ -19,8 +19,10 @@ import pytest
 from drkun_tui import __version__, cli, i18n, paths
 from drkun_tui.engine import client
 from drkun_tui.library import inventory
+from drkun_tui.settings import Settings, save
 from tests.conftest import PATIENCE_S, MakeChild, has_ended, starter_with, wait_until
-from tests.gguf_files import metadata, write
+from tests.gguf_files import lora, metadata, write
+from tests.model_files import put_lora
 
 pytestmark = pytest.mark.usefixtures("known_machine")
 
@@ -304,6 +306,29 @@ def test_an_adapter_that_does_not_fit() -> None:
     assert run("ask", "头晕", "--adapter", "starter", "--json").json["error"]["kind"] == "adapter_not_usable"
 
 
+def test_an_adapter_acts_as_strongly_as_it_is_told() -> None:
+    lora(paths.model_store() / "lora.gguf")
+    save(Settings(adapter="lora", adapter_scale=2.0), paths.settings_file())
+
+    def answer(*more: str) -> str:
+        ran = run("ask", "头晕", *GREEDY, "--max-tokens", "60", "--json", *more)
+        assert ran.code == 0
+        return f"{ran.json['adapter']}: {ran.json['thinking']}|{ran.json['answer']}"
+
+    plain = answer("--adapter", "")
+    assert plain.startswith("None: ")
+    assert answer("--adapter-scale", "0") == plain.replace("None", "lora")
+    assert answer() != answer("--adapter-scale", "1")
+    # A scale in the settings goes with the adapter there.
+    assert answer("--adapter", "lora") == answer("--adapter-scale", "1")
+
+
+@pytest.mark.parametrize("scale", ["2.5", "-1", "nan"])
+def test_a_scale_that_is_not_allowed(scale: str) -> None:
+    ran = run("ask", "头晕", f"--adapter-scale={scale}", "--json")
+    assert (ran.code, ran.json["error"]["kind"]) == (2, "bad_value")
+
+
 def test_a_profile_that_does_not_work_here() -> None:
     ran = run("ask", "头晕", "--profile", "gpu8", "--json")
     assert (ran.code, ran.json["error"]["kind"]) == (2, "profile_unavailable")
@@ -566,6 +591,124 @@ def test_what_a_file_says_cannot_act_on_the_terminal(home: Path) -> None:
     assert ran.json["chat_template"] == "\x1b]0;x\x07"
 
 
+def test_models_say_where_they_are_from_and_what_to_do(home: Path, user_home: Path) -> None:
+    write(user_home / ".lmstudio/models/pub/repo/m.gguf", metadata())
+    put_lora(paths.model_store() / "medical", base_model_name_or_path="Qwen/Qwen3-4B")
+    ran = run("models", env={"LANG": "en_US.UTF-8"})
+    (medical,) = (line for line in ran.out.splitlines() if line.startswith("medical"))
+    assert "store" in medical
+    assert medical.endswith("Its base Qwen/Qwen3-4B is not here. Fetch it with drkun pull Qwen/Qwen3-4B.")
+    models = {model["name"]: model for model in run("models", "--json").json["models"]}
+    assert (models["pub/repo/m"]["source"], models["pub/repo/m"]["removable"]) == ("lmstudio", False)
+    assert models["medical"]["complete"] is True
+    assert len(models["medical"]["problems"]) == 1
+    shown = run("inspect", "medical", "--json").json
+    assert (shown["rank"], shown["provenance"], shown["title"]) == (16, None, None)
+    assert len(shown["files"]) == 1
+
+
+def test_folders_that_cannot_be_read_are_told_beside_the_list(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    closed = paths.model_store() / "closed"
+    closed.mkdir(parents=True)
+    scandir = os.scandir
+
+    def refuse(path: Path) -> object:
+        if Path(path) == closed:
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert cli.main(["models", "--json"]) == 0
+    told = capsys.readouterr()
+    assert [model["name"] for model in json.loads(told.out)["models"]] == ["starter"]
+    assert str(closed) in told.err
+    assert told.err.count("\n") == 1
+
+
+# Importing, removing, renaming
+
+
+def test_a_model_is_imported_renamed_and_removed(
+    home: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    source = write(tmp_path_factory.mktemp("outside") / "m.gguf", metadata())
+    ran = run("import", str(source), "--copy", "--name", "org/tiny", "--json")
+    assert (ran.code, ran.json["mode"], ran.json["name"], ran.json["source"]) == (
+        0,
+        "copy",
+        "org/tiny",
+        "drkun",
+    )
+    ran = run("import", str(source), "--name", "linked")
+    assert (ran.code, (paths.model_store() / "linked.gguf").is_symlink()) == (0, True)
+    assert "linked" in ran.out
+    ran = run("rename", "tiny", "我的", "--json")
+    assert (ran.code, ran.json) == (0, {"name": "我的", "disk_name": "org/tiny"})
+    assert run("inspect", "我的", "--json").json["disk_name"] == "org/tiny"
+    ran = run("remove", "我的", "--yes", "--json")
+    assert (ran.code, ran.json["removed"], ran.json["paths"]) == (0, True, [str(paths.model_store() / "org")])
+    assert ran.json["frees_bytes"] == source.stat().st_size
+    assert "linked" in run("remove", "linked", "--yes").out
+    assert {model["name"] for model in run("models", "--json").json["models"]} == {"starter"}
+    assert source.exists()
+
+
+def test_removing_asks_and_without_a_terminal_refuses(home: Path) -> None:
+    file = write(paths.model_store() / "m.gguf", metadata())
+    ran = run("remove", "m", given="y\n")
+    assert (ran.code, file.exists()) == (2, True)
+    assert "--yes" in ran.failure
+    for answer, left in (("n", True), ("", True), ("y", False)):
+        main, terminal = pty.openpty()
+        with os.fdopen(main, "r+b", buffering=0) as reader:
+            os.write(main, f"{answer}\n".encode())
+            done = subprocess.run(
+                [*DRKUN, "remove", "m"],
+                stdin=terminal,
+                stderr=terminal,
+                stdout=subprocess.PIPE,
+                timeout=PATIENCE_S,
+            )
+            os.close(terminal)
+            asked = reader.read(10_000).decode("utf8", "replace")
+        assert done.returncode == 0
+        assert str(file)[-20:] in asked
+        assert file.exists() == left
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "code"),
+    [
+        (("import", "/nowhere/m.gguf"), "model_not_found", 3),
+        (("import", "{text}"), "gguf_not_gguf", 3),
+        (("import", "{whole}", "--name", "../x"), "import_name", 2),
+        (("import", "{whole}", "--copy", "--move"), "bad_usage", 2),
+        (("import", "{whole}", "--name", "taken"), "import_exists", 2),
+        (("remove", "starter", "--yes"), "remove_refused", 2),
+        (("remove", "nothing", "--yes"), "model_not_found", 3),
+        (("rename", "taken", "starter"), "alias_taken", 2),
+        (("rename", "taken", "a\x1bb"), "alias_bad", 2),
+    ],
+)
+def test_what_cannot_be_imported_removed_or_renamed(
+    home: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    arguments: tuple[str, ...],
+    kind: str,
+    code: int,
+) -> None:
+    outside = tmp_path_factory.mktemp("outside")
+    write(paths.model_store() / "taken.gguf", metadata())
+    (outside / "text.gguf").write_text("这不是模型")
+    places = {"text": outside / "text.gguf", "whole": write(outside / "m.gguf", metadata())}
+    ran = run(*(word.format(**places) for word in arguments), "--json")
+    assert (ran.code, ran.json["error"]["kind"]) == (code, kind)
+    assert ran.failure
+    assert [path.name for path in paths.model_store().iterdir()] == ["taken.gguf"]
+
+
 # This machine
 
 
@@ -671,7 +814,7 @@ def test_a_mistake_in_the_program_is_one_line_without_debug(
     def mistake(*_: object) -> None:
         raise RuntimeError("boom\nboom")
 
-    monkeypatch.setattr(inventory, "scan", mistake)
+    monkeypatch.setattr(inventory, "survey", mistake)
     assert cli.main(["models"]) == 4
     told = capsys.readouterr()
     assert told.out == ""

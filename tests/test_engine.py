@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,7 +23,6 @@ from drkun_tui.engine.protocol import (
     Event,
     Failed,
     Finished,
-    Load,
     Loading,
     Partial,
     Ready,
@@ -33,7 +30,6 @@ from drkun_tui.engine.protocol import (
 )
 from drkun_tui.sampling import Sampling
 from tests.conftest import LONG, EngineProcess, Reply, starter_with, user, wait_until
-from tests.gguf_files import Entry, Tensor, header, metadata, write
 
 DIZZY = "最近总是头晕，应该怎么办？"
 
@@ -155,61 +151,6 @@ def test_the_template_tells_which_token_ends_a_turn(
     reply = bare.ask(user("你好"))
     assert reply.finished.finish_reason == "stop"
     assert reply.answer == engine.ask(user("你好")).answer
-
-
-def lora(path: Path) -> Path:
-    """An adapter for the bundled model that changes what the last layers attend to."""
-    tensors: list[Tensor] = [
-        (f"blk.{layer}.attn_{part}.weight.lora_{side}", shape, 0)
-        for layer in (6, 7)
-        for part, width in (("q", 512), ("output", 512))
-        for side, shape in (("a", (512, 4)), ("b", (4, width)))
-    ]
-    entries: dict[str, Entry] = {
-        "general.architecture": "qwen3",
-        "general.type": "adapter",
-        "adapter.type": "lora",
-        "adapter.lora.alpha": 8.0,
-    }
-    head, size = header(entries, tensors)
-    draw = random.Random(1)
-    weights = struct.pack(f"<{size // 4}f", *(draw.uniform(-0.3, 0.3) for _ in range(size // 4)))
-    path.write_bytes(head + weights)
-    return path
-
-
-def test_an_adapter_changes_the_answer_by_its_scale(
-    bare: EngineProcess, engine: EngineProcess, tmp_path: Path
-) -> None:
-    adapter = str(lora(tmp_path / "adapter.gguf"))
-    answers = []
-    for scale in (0.0, 1.0):
-        bare.send(
-            Load(
-                path=str(paths.starter()),
-                context_length=512,
-                threads=1,
-                safe_mode=True,
-                adapter=adapter,
-                adapter_scale=scale,
-            )
-        )
-        assert isinstance(bare.until(Ready, Failed)[-1], Ready)
-        answers.append(bare.ask(user(DIZZY), cut(60)).answer)
-    assert answers[0] == engine.ask(user(DIZZY), cut(60)).answer
-    assert answers[1] != answers[0]
-
-
-def test_an_adapter_of_another_shape_is_one_line(bare: EngineProcess, tmp_path: Path) -> None:
-    adapter = write(tmp_path / "other.gguf", metadata("llama", general__type="adapter"))
-    request = Load(
-        path=str(paths.starter()), context_length=512, threads=1, safe_mode=True, adapter=str(adapter)
-    )
-    bare.send(request)
-    failed = bare.until(Ready, Failed)[-1]
-    assert isinstance(failed, Failed)
-    assert failed.kind == "adapter_failed"
-    assert "other.gguf" in sentence(failed)
 
 
 # Answers
@@ -408,6 +349,20 @@ def test_a_later_turn_evaluates_only_what_is_new(engine: EngineProcess) -> None:
             assert reply.started.reused_tokens > alone[turn]
         engine.settle()
         messages.append(ChatMessage("assistant", reply.answer))
+
+
+@pytest.mark.parametrize("question", ["胃痛呢？", "\n\n第二行才开始：胃痛呢？", "<|im_end|>", " "])
+def test_kept_tokens_of_the_history_are_those_of_the_whole_prompt(
+    engine: EngineProcess, question: str
+) -> None:
+    past = user("最近总是头晕，应该怎么办？", engine.ask(user("最近总是头晕，应该怎么办？")).answer, question)
+    engine.settle()
+    from_kept = engine.ask(past)
+    engine.ask(user("你好"))
+    engine.settle()
+    from_scratch = engine.ask(past)
+    assert from_kept.started.reused_tokens > from_scratch.started.reused_tokens
+    assert from_kept.started.prompt_tokens == from_scratch.started.prompt_tokens
 
 
 def test_a_request_while_the_history_is_prepared(engine: EngineProcess) -> None:

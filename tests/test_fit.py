@@ -12,7 +12,8 @@ from drkun_tui import paths
 from drkun_tui.hardware import Gpu, Hardware
 from drkun_tui.library import fit, gguf
 from drkun_tui.library.fit import MIB, Shape, context_for, need, shape_of
-from drkun_tui.profiles import GIB, Profile
+from drkun_tui.library.gguf_header import Part
+from drkun_tui.profiles import CLASS_BYTES, GIB, Profile
 
 # Shapes of well-known models; weights of the GGUFs that were loaded to measure the figures below.
 QWEN3_06B = Shape(
@@ -92,6 +93,132 @@ def test_fits_and_why() -> None:
     big = fit.fit(LLAMA_8B, Profile.CPU, machine(GIB))
     assert not big.fits
     assert big.reason != tight.reason
+
+
+def free_for(shape: Shape, context: int, *, bits: float | None = None) -> int:
+    """Bytes that hold the model, in so many bits a weight, with this context and not a MiB more."""
+    if bits is not None:
+        shape = replace(shape, is_gguf=True, weight_bytes=int(shape.parameters * bits / 8))
+    return need(shape, Profile.CPU, context).total + MIB
+
+
+BIG = replace(QWEN3_4B, parameters=4_022_468_096, weight_bytes=4_022_468_096 * 2, layers=36)
+"""Qwen3-4B as a GGUF in F16."""
+
+
+@pytest.mark.parametrize(
+    ("context", "bits", "named"),
+    [
+        (8192, 8.5, "Q8_0"),
+        (8192, 6.56, "Q6_K"),
+        (8192, 4.89, "Q4_K_M"),
+        (8192, 4.0, "Q3_K_M"),
+        (512, 4.0, "Q3_K_M"),
+        (512, 3.5, ""),
+    ],
+)
+def test_what_is_too_big_is_told_which_quantisation_fits(context: int, bits: float, named: str) -> None:
+    free = free_for(BIG, context, bits=bits)
+    judged = fit.fit(BIG, Profile.CPU, machine(free))
+    assert not judged.fits
+    assert judged.context == 512
+    named_here = [name for name, _ in fit.QUANTISATIONS if name in judged.reason]
+    assert named_here == ([named] if named else [])
+    smaller = fit.smaller_quantisation(BIG, Profile.CPU, free)
+    assert (smaller[0] if smaller else "") == named
+    if smaller:
+        assert need(replace(BIG, weight_bytes=smaller[1]), Profile.CPU, context).total <= free
+        assert fit.size_text(smaller[1]) in judged.reason
+
+
+def test_a_quantisation_is_no_larger_than_what_is_there() -> None:
+    """One in four bits is not told to be one in eight."""
+    tight = fit.fit(replace(QWEN3_4B, parameters=BIG.parameters), Profile.CPU, machine(2300 * MIB))
+    assert not tight.fits
+    assert "Q3_K_M" in tight.reason
+    assert "Q8_0" not in tight.reason
+
+
+@pytest.mark.parametrize(
+    ("parameters", "name", "size"),
+    # What llama.cpp's own quantiser made of the shapes of Qwen3-4B, Llama-3.2-1B and Qwen3-0.6B.
+    [
+        (BIG.parameters, "Q4_K_M", 2.32 * GIB),
+        (1_235_814_400, "Q8_0", 1_318_559_200),
+        (1_235_814_400, "Q4_K_M", 805_170_656),
+        (596_049_920, "Q8_0", 639_831_296),
+        (596_049_920, "Q4_K_M", 397_089_024),
+    ],
+)
+def test_the_sizes_of_quantisations_are_near_those_of_real_files(
+    parameters: int, name: str, size: float
+) -> None:
+    assert parameters * dict(fit.QUANTISATIONS)[name] / 8 == pytest.approx(size, rel=0.1)
+
+
+def test_a_context_that_memory_cuts_short_is_told() -> None:
+    judged = fit.fit(QWEN3_4B, Profile.CPU, machine(free_for(QWEN3_4B, 4096)), 8192)
+    assert judged.fits
+    assert judged.context == 4096
+    assert "4,096" in judged.reason
+    assert judged.reason != fit.fit(QWEN3_4B, Profile.CPU, machine(), 4096).reason
+
+
+def test_an_adapter_is_counted_with_its_base() -> None:
+    without = fit.fit(QWEN3_4B, Profile.CPU, machine(), 4096)
+    with_one = fit.fit(QWEN3_4B, Profile.CPU, machine(), 4096, 100 * MIB)
+    assert with_one.need_bytes - without.need_bytes == 100 * MIB
+    assert with_one.need
+    assert with_one.need.adapter == 100 * MIB
+    assert with_one.need.total == with_one.need_bytes
+    # And takes its room from the context.
+    tight = machine(free_for(QWEN3_4B, 4096))
+    assert fit.fit(QWEN3_4B, Profile.CPU, tight, 4096).context == 4096
+    assert fit.fit(QWEN3_4B, Profile.CPU, tight, 4096, 100 * MIB).context < 4096
+
+
+def test_on_a_gpu_that_is_too_small_some_layers_fit() -> None:
+    layers = BIG.layers
+    parts: tuple[tuple[Part, str, int], ...]
+    parts = (("layers", "F16", BIG.weight_bytes * 9 // 10), ("embedding", "F16", BIG.weight_bytes // 10))
+    shape = replace(BIG, parts=parts)
+    small = replace(CARD, free_bytes=4 * GIB)
+    judged = fit.fit(shape, Profile.GPU8, machine(gpu=small))
+    assert not judged.fits
+    on_gpu = fit.gpu_layers(shape, small.free_bytes, 16 * GIB)
+    assert 0 < on_gpu < layers
+    assert f"{on_gpu}" in judged.reason
+    assert f"{layers}" in judged.reason
+    # Those layers are about what the card has, less what every model takes.
+    assert on_gpu * parts[0][2] / layers < 4 * GIB < (on_gpu + 1) * parts[0][2] / layers + GIB
+    # Without room for the others nothing is won.
+    assert fit.gpu_layers(shape, small.free_bytes, GIB) == 0
+    assert fit.gpu_layers(shape, 512 * MIB, 16 * GIB) == 0
+    assert fit.gpu_layers(QWEN3_4B_BASE, 4 * GIB, 16 * GIB) == 0
+
+
+def test_a_base_that_is_too_big_in_16_bits_is_told_of_nf4() -> None:
+    judged = fit.fit(QWEN3_4B_BASE, Profile.GPU16, machine(gpu=replace(CARD, free_bytes=5 * GIB)))
+    assert not judged.fits
+    assert "nf4" in judged.reason
+    hopeless = fit.fit(QWEN3_4B_BASE, Profile.GPU16, machine(gpu=replace(CARD, free_bytes=GIB)))
+    assert "nf4" not in hopeless.reason
+    assert hopeless.reason
+
+
+def test_a_base_that_is_too_big_for_the_cpu_is_told_a_quantisation() -> None:
+    judged = fit.fit(QWEN3_4B_BASE, Profile.CPU, machine(4 * GIB))
+    assert not judged.fits
+    assert "Q5_K_M" in judged.reason
+    assert "GGUF" in judged.reason
+
+
+@given(free=st.integers(0, 64 * GIB), adapter=st.integers(0, GIB), profile=st.sampled_from(list(CLASS_BYTES)))
+def test_what_fits_does_not_exceed_what_is_free(free: int, adapter: int, profile: Profile) -> None:
+    judged = fit.fit(BIG, profile, machine(gpu=replace(CARD, free_bytes=free)), None, adapter)
+    assert judged.fits == (judged.need_bytes <= free)
+    assert judged.reason
+    assert "{" not in judged.reason
 
 
 def test_gpu_profiles_say_whether_a_gpu_is_there() -> None:

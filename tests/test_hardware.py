@@ -195,12 +195,23 @@ class FakeNvml:
         memory._obj.total, memory._obj.free = 24 * GIB, 20 * GIB
         return 0
 
+    def nvmlDeviceGetMaxClockInfo(self, handle: Any, kind: int, megahertz: Any) -> int:  # noqa: N802
+        megahertz._obj.value = 10_501 if kind == 2 else 2520
+        return 0
+
+    def nvmlDeviceGetMemoryBusWidth(self, handle: Any, bits: Any) -> int:  # noqa: N802
+        bits._obj.value = 384
+        return 0
+
 
 def test_nvidia_through_nvml(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FakeNvml()
     monkeypatch.setattr(ctypes, "CDLL", lambda _: fake)
     gpus, note = hardware._nvidia()
-    assert gpus == [Gpu("NVIDIA Made Up", 24 * GIB, 20 * GIB, "nvidia 570.1", "nvidia")]
+    # The figures of an RTX 4090, whose data sheet says 1,008 GB/s.
+    assert gpus == [
+        Gpu("NVIDIA Made Up", 24 * GIB, 20 * GIB, "nvidia 570.1", "nvidia", bandwidth=1_008_096_000_000)
+    ]
     assert note == ""
     assert fake.closed
 

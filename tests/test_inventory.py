@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import struct
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -13,48 +14,12 @@ import pytest
 
 from drkun_tui import hardware, paths
 from drkun_tui.errors import EXIT_NO_MODEL, DrkunError
-from drkun_tui.library import inventory
+from drkun_tui.library import hugging_face, inventory
 from drkun_tui.library.model import Kind, Model
+from drkun_tui.library.plan import folders
+from drkun_tui.settings import Settings
 from tests import gguf_files
-
-CONFIG = {
-    "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "hidden_size": 64, "num_hidden_layers": 2,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 32,
-    "intermediate_size": 128, "max_position_embeddings": 4096, "tie_word_embeddings": True,
-}  # fmt: skip
-
-
-def put_json(path: Path, value: object) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value))
-
-
-def put_safetensors(path: Path, shapes: dict[str, list[int]], dtype: str = "BF16") -> Path:
-    tensors: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    end = 0
-    for name, shape in shapes.items():
-        size = 2
-        for length in shape:
-            size *= length
-        tensors[name] = {"dtype": dtype, "shape": shape, "data_offsets": [end, end + size]}
-        end += size
-    raw = json.dumps(tensors).encode()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(struct.pack("<Q", len(raw)) + raw + bytes(end))
-    return path
-
-
-def put_base(folder: Path, config: object = CONFIG) -> Path:
-    put_json(folder / "config.json", config)
-    put_safetensors(folder / "model.safetensors", {"embed": [32, 64], "norm": [64]})
-    return folder
-
-
-def put_lora(folder: Path, **config: object) -> Path:
-    told = {"peft_type": "LORA", "base_model_name_or_path": "Qwen/Qwen3-4B", "r": 16} | config
-    put_json(folder / "adapter_config.json", told)
-    put_safetensors(folder / "adapter_model.safetensors", {"a": [16, 64], "b": [64, 16]}, "F32")
-    return folder
+from tests.model_files import CONFIG, put_base, put_json, put_lora, put_safetensors
 
 
 def names(*folders: Path) -> list[str]:
@@ -104,7 +69,8 @@ def test_the_json_of_a_model_is_the_contract_s(tmp_path: Path) -> None:
     told = only(tmp_path).as_dict(hardware.read())
     assert set(told) == {
         "name", "kind", "path", "size_bytes", "architecture", "parameters", "quantization", "context_length",
-        "base_model", "complete", "problems", "fits", "demonstration",
+        "base_model", "complete", "problems", "fits", "demonstration", "source", "removable",
+        "expected_bytes",
     }  # fmt: skip
     assert set(told["fits"]) == {"cpu", "gpu8", "gpu16"}
     for fits in told["fits"].values():
@@ -134,7 +100,7 @@ def test_kinds_come_from_content_not_from_names(tmp_path: Path) -> None:
     found = {model.name: model for model in inventory.scan([tmp_path])}
     assert found["base/tuned"].base_model == "Qwen3 4B"
     assert found["adapter"].path == tmp_path / "adapter"
-    assert all(model.complete and not model.problems for model in found.values())
+    assert all(model.complete for model in found.values())
 
 
 def test_a_base_model(tmp_path: Path) -> None:
@@ -178,8 +144,9 @@ def test_shards_are_checked_against_the_index(tmp_path: Path) -> None:
     (folder / shards[1]).unlink()
     model = only(folder)
     assert not model.complete
-    assert "2" in model.problems[0]
-    assert "3" in model.problems[0]
+    assert "2" in model.problems[0].text
+    assert "3" in model.problems[0].text
+    assert model.problems[0].remedy
     # Without an index the shards' own names tell.
     (folder / "model.safetensors.index.json").unlink()
     (folder / "consolidated.safetensors").unlink()
@@ -216,7 +183,8 @@ def test_pickles_are_listed_and_refused(tmp_path: Path) -> None:
     (tmp_path / "b" / "adapter_model.bin").write_bytes(b"\x80\x04")
     for model in inventory.scan([tmp_path]):
         assert not model.complete
-        assert "pickle" in model.problems[0]
+        assert "pickle" in model.problems[0].text
+        assert "safetensors" in model.problems[0].remedy
         assert model.size_bytes == 2
         with pytest.raises(DrkunError):
             inventory.ensure_loadable(model)
@@ -401,3 +369,138 @@ def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
     assert only(tmp_path).context_length == 4096
     gguf_files.write(path, gguf_files.metadata(qwen3__context_length=8192, more="x"))
     assert only(tmp_path).context_length == 8192
+
+
+# Faults
+
+
+def test_a_truncated_shard_is_found_without_reading_its_data(tmp_path: Path) -> None:
+    folder = put_base(tmp_path / "m")
+    weights = folder / "model.safetensors"
+    length = weights.stat().st_size
+    os.truncate(weights, length - 1)
+    model = only(tmp_path)
+    assert not model.complete
+    assert f"{length:,}" in model.problems[0].text
+    os.truncate(weights, length)
+    assert only(tmp_path).complete
+
+
+def test_a_safetensors_header_is_bounded(tmp_path: Path) -> None:
+    folder = put_base(tmp_path / "m")
+
+    def header(raw: bytes, length: int | None = None) -> None:
+        whole = struct.pack("<Q", len(raw) if length is None else length) + raw
+        (folder / "model.safetensors").write_bytes(whole)
+
+    tensor = '"dtype":"F32","data_offsets":[0,0]'
+    hostile = [
+        b"{" + b",".join(b'"%d":0' % n for n in range(500_000)) + b"}",
+        f'{{"a":{{{tensor},"shape":[{",".join(["9223372036854775807"] * 200_000)}]}}}}'.encode(),
+        f'{{"a":{{{tensor},"shape":[-1]}}}}'.encode(),
+        f'{{"a":{{{tensor},"shape":[1.5]}}}}'.encode(),
+        b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,' + b"9" * 100_000 + b"]}}",
+        b'{"a":' + b"[" * 1_000_000,
+        b'{"a":{"dtype":"\\ud800","shape":[1],"data_offsets":[0,4]}}',
+    ]
+    tracemalloc.start()
+    try:
+        for raw in hostile:
+            header(raw)
+            assert not only(tmp_path).complete, raw[:60]
+        header(b"{}", (1 << 64) - 1)
+        assert not only(tmp_path).complete
+        assert tracemalloc.get_traced_memory()[1] < 64 * 1024 * 1024
+    finally:
+        tracemalloc.stop()
+
+
+def test_huge_and_deep_json_is_a_problem_and_no_more(tmp_path: Path) -> None:
+    folder = put_base(tmp_path / "m")
+    index = folder / "model.safetensors.index.json"
+    for text in ("[" * 1_000_000, "{" + ",".join(f'"{n}":0' for n in range(500_000)) + "}", "[]", "{"):
+        index.write_text(text)
+        model = only(tmp_path)
+        assert not model.complete
+        assert index.name in model.problems[0].text
+    index.unlink()
+    with (folder / "config.json").open("wb") as file:
+        file.truncate(1 << 30)
+    model = only(tmp_path)
+    assert not model.complete
+    assert "config.json" in model.problems[0].text
+
+
+def test_a_folder_that_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_base(tmp_path / "closed" / "m")
+    put_base(tmp_path / "open" / "m")
+    scandir = os.scandir
+
+    def refuse(path: Path) -> object:
+        if Path(path).name == "closed":
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    # Permissions do not stop the superuser, as whom tests may run.
+    monkeypatch.setattr(os, "scandir", refuse)
+    survey = inventory.survey([tmp_path, tmp_path / "missing"])
+    assert [model.name for model in survey.models] == ["open/m"]
+    assert [(told.path, told.reason) for told in survey.unreadable] == [
+        (tmp_path / "closed", "Permission denied")
+    ]
+
+
+def test_other_programs_folders_may_be_closed(user_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the folder of a service that runs as another user."""
+    closed = [user_home / ".ollama", user_home / ".lmstudio", user_home / ".cache"]
+    put_base(user_home / ".lmstudio" / "models" / "m")
+    stat, scandir = Path.stat, os.scandir
+
+    def refuse(path: Path | str) -> None:
+        if any(folder in Path(path).parents for folder in closed):
+            raise PermissionError(13, "Permission denied")
+
+    def closed_stat(path: Path, *, follow_symlinks: bool = True) -> os.stat_result:
+        refuse(path)
+        return stat(path, follow_symlinks=follow_symlinks)
+
+    def closed_scandir(path: Path | str) -> object:
+        refuse(path)
+        return scandir(path)
+
+    monkeypatch.setattr(Path, "stat", closed_stat)
+    monkeypatch.setattr(os, "scandir", closed_scandir)
+    survey = inventory.survey(folders(Settings()))
+    assert [model.name for model in survey.models] == ["starter"]
+    assert survey.unreadable == []
+
+
+def test_a_folder_may_vanish_while_others_are_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "abcd":
+        put_base(tmp_path / name)
+        gguf_files.write(tmp_path / f"{name}.gguf")
+    real = hugging_face.describe_base
+
+    def describe(folder: Path, *more: Any) -> Model:
+        shutil.rmtree(folder)  # after it was listed, before it is described
+        shutil.rmtree(tmp_path / "d", ignore_errors=True)
+        return real(folder, *more)
+
+    monkeypatch.setattr(hugging_face, "describe_base", describe)
+    models = {model.name: model for model in inventory.scan([tmp_path])}
+    assert set(models) == {*"abcd", *(f"{tmp_path.name}/{n}" for n in "abc")}
+    assert all(model.complete == (model.kind is Kind.GGUF) for model in models.values())
+
+
+def test_a_loop_of_links_ends(tmp_path: Path) -> None:
+    put_base(tmp_path / "a" / "m")
+    (tmp_path / "a" / "up").symlink_to(tmp_path, target_is_directory=True)
+    (tmp_path / "b").symlink_to(tmp_path / "c")
+    (tmp_path / "c").symlink_to(tmp_path / "b")
+    (tmp_path / "a" / "m" / "model.safetensors").unlink()
+    (tmp_path / "a" / "m" / "model.safetensors").symlink_to(tmp_path / "a" / "m" / "model.safetensors")
+    model = only(tmp_path)
+    assert model.name == "a/m"
+    assert not model.complete

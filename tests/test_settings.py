@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import msgspec
@@ -44,6 +45,7 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
         theme=texts,
         model=texts,
         adapter=st.none() | texts,
+        adapter_scale=st.floats(0, 2),
         profile=st.sampled_from(["auto", "cpu", "gpu8", "gpu16", "remote"]),
         context_length=st.integers(0, 1 << 20),
         threads=st.integers(0, 1024),
@@ -126,6 +128,16 @@ def test_what_cannot_be_written_is_told_and_leaves_the_old_file(home: Path) -> N
 def test_keys_of_another_version_do_not_break_the_file(home: Path) -> None:
     paths.settings_file().write_text("future = 3\ntheme = 'nord'\n[sampling]\nmin_p = 0.1\n")
     assert load(paths.settings_file()) == Settings(theme="nord")
+
+
+def test_keys_of_another_version_stay_in_the_file(home: Path) -> None:
+    paths.settings_file().write_text("from_the_future = [1]\ntheme = 'nord'\n[later]\na = 'b'\n", "utf8")
+    save(Settings(language="en"), paths.settings_file())
+    assert tomllib.loads(paths.settings_file().read_text("utf8")) == {
+        "from_the_future": [1],
+        "later": {"a": "b"},
+        "language": "en",
+    }
 
 
 def test_whole_numbers_serve_as_fractions(home: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib
 import os
 import shutil
 import signal
@@ -23,7 +22,6 @@ from hypothesis import strategies as st
 
 from drkun_tui import i18n
 from drkun_tui.consult import schema
-from drkun_tui.consult import store as store_module
 from drkun_tui.consult.conversation import Conversation, State, Turn, title_from
 from drkun_tui.consult.store import Store
 from drkun_tui.errors import DrkunError
@@ -380,15 +378,6 @@ def test_an_interrupted_answer_is_read_though_nothing_can_be_written(path: Path)
         db.commit()
         db.execute("BEGIN IMMEDIATE")
         assert store.load(conversation.id).turns[0].state is State.INTERRUPTED
-
-
-def test_processes_are_told_apart_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
-    importlib.import_module("psutil")  # It looks at the platform itself when it is imported.
-    monkeypatch.setattr(sys, "platform", "darwin")
-    store_module._signature.cache_clear()
-    assert store_module._is_alive(store_module._signature(os.getpid()))
-    assert not store_module._is_alive("999999999 1")
-    store_module._signature.cache_clear()
 
 
 # Older files

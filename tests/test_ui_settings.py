@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from textual.binding import Binding
@@ -22,7 +23,6 @@ from drkun_tui.ui.keys import display
 from drkun_tui.ui.screens.ask_text import AskText
 from drkun_tui.ui.screens.consult import ConsultScreen
 from drkun_tui.ui.screens.help import HelpScreen
-from drkun_tui.ui.screens.models import ModelsScreen
 from drkun_tui.ui.screens.settings import AskKey, SettingsScreen
 from drkun_tui.ui.widgets.prompt import Prompt
 from tests.conftest import starter_with
@@ -289,80 +289,6 @@ async def test_a_model_without_a_switch_for_thinking_says_so() -> None:
         assert t("consult.cannot_toggle") in it.notice()
 
 
-# The model picker
-
-
-async def test_another_model_is_loaded_from_the_picker() -> None:
-    starter_with(gguf_folder() / "second.gguf", general__name="Second")
-    async with chat() as it:
-        first = it.engine
-        await it.press("f3")
-        await it.until(lambda: "starter" in it.seen("#models"))
-        models = it.app.screen.query_one("#models", OptionList)
-        assert "*starter" in it.seen("#models") and "second" in it.seen("#models")
-        assert "Q4_K_M" in it.seen("#models") and "2048" in it.seen("#models")
-        assert "qwen3" in it.seen("#details")
-        assert models.has_focus and "Enter使用" in it.hints()
-        await it.press("home")
-        await it.until(lambda: "Second" in it.seen("#details") or "second" in it.seen("#details"))
-        await it.press("enter")
-        await it.until(lambda: isinstance(it.app.screen, ConsultScreen))
-        await it.until(lambda: it.app.session.engine.loaded and it.engine != first)
-        assert "second" in it.header()
-        assert t("consult.demonstration_short") not in it.header()
-        assert settings_on_disk().model == "second"
-        turn = await it.ask("你好")
-        assert (turn.model, turn.demonstration) == ("second", False)
-        assert t("consult.by_model") in it.seen("#transcript")
-        await it.press("f3")
-        await it.until(lambda: "*second" in it.seen("#models"))
-        await it.press("end", "enter")
-        await it.until(lambda: "starter" in it.header() and it.app.session.engine.loaded)
-        assert settings_on_disk().model == "starter"
-
-
-async def test_profiles_that_do_not_work_are_disabled_with_the_reason() -> None:
-    async with chat(loaded=False) as it:
-        await it.press("f3")
-        await it.until(lambda: "starter" in it.seen("#models"))
-        profiles = it.app.screen.query_one("#profiles", OptionList)
-        for name in ("gpu8", "gpu16"):
-            option = profiles.get_option(name)
-            assert option.disabled
-            assert "GPU" in str(option.prompt)
-        assert "GPU" in it.seen("#profiles")
-        await it.press("tab")
-        assert profiles.has_focus
-        await it.press("down", "down", "down", "enter")
-        assert it.app.settings.profile in ("auto", "cpu")
-        await it.until(lambda: isinstance(it.app.screen, ConsultScreen))
-
-
-async def test_broken_models_are_listed_with_their_problem_and_not_loaded() -> None:
-    (gguf_folder() / "broken.gguf").write_text("网页", "utf8")
-    async with chat() as it:
-        engine = it.engine
-        await it.press("f3")
-        await it.until(lambda: "broken" in it.seen("#models"))
-        await it.press("home", "enter")
-        await it.until(lambda: it.notice())
-        assert isinstance(it.app.screen, ModelsScreen)
-        assert "broken.gguf" in it.notice()
-        assert it.app.settings.model == "starter"
-        assert it.engine == engine
-
-
-async def test_models_put_there_later_are_found_by_another_scan() -> None:
-    async with chat(loaded=False) as it:
-        await it.press("f3")
-        await it.until(lambda: "starter" in it.seen("#models"))
-        starter_with(gguf_folder() / "second.gguf")
-        await it.press("r")
-        await it.until(lambda: "second" in it.seen("#models"))
-        await it.press("escape")
-        assert isinstance(it.app.screen, ConsultScreen)
-
-
 # Help and commands
 
 
@@ -391,6 +317,17 @@ def test_every_binding_has_an_id_and_a_help_text_in_both_languages() -> None:
                 texts = i18n.catalogue(language)
                 assert texts[binding.description] and texts[f"{binding.description}_help"], binding
     assert len(seen) > 30
+
+
+async def test_the_settings_and_the_document_list_every_key_that_can_be_mapped() -> None:
+    document = (Path(drkun_tui.__file__).parents[1] / "docs" / "keys.md").read_text("utf8")
+    ids = {binding.id for owner in owners() for binding in bindings(owner)}
+    assert [id for id in sorted(filter(None, ids)) if f"`{id}`" not in document] == []
+    async with chat(loaded=False) as it:
+        await it.press("f6")
+        screen = it.app.screen
+        assert isinstance(screen, SettingsScreen)
+        assert set(screen._keys()) == ids
 
 
 async def test_help_lists_every_key_as_it_is_now() -> None:

@@ -199,7 +199,12 @@ def painted(app: App[Any]) -> list[str]:
 
 
 def _flat(rows: list[str]) -> str:
-    return re.sub(r"[\s\u2580-\u259f]+", "", "".join(rows))
+    return flat("".join(rows))
+
+
+def flat(text: str) -> str:
+    """A text as `Chat.seen` gives it."""
+    return re.sub(r"[\s\u2580-\u259f]+", "", text)
 
 
 @contextlib.asynccontextmanager

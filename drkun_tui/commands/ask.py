@@ -20,6 +20,7 @@ from drkun_tui.engine.client import EngineClient, Restarting
 from drkun_tui.engine.protocol import ChatMessage, Delta, Finished, Generate
 from drkun_tui.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_INTERRUPTED, DrkunError
 from drkun_tui.i18n import language, t
+from drkun_tui.library import speed
 from drkun_tui.library.plan import Plan, plan_load
 from drkun_tui.settings import Settings
 from drkun_tui.ui.typeset.sanitise import clean
@@ -78,6 +79,7 @@ async def _ask(question: str, settings: Settings, plan: Plan, *, as_json: bool) 
         await engine.close()
     if finished is None or ready is None:
         return EXIT_INTERRUPTED
+    speed.record(paths.machine_file(), plan, finished)
     if finished.thinking_truncated and finished.finish_reason == "length":
         _tell(t("consult.thinking_truncated"))
     _tell(t("consult.demonstration" if plan.model.demonstration else "consult.by_model"))

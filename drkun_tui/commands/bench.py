@@ -15,6 +15,7 @@ from drkun_tui.engine.client import EngineClient
 from drkun_tui.engine.protocol import ChatMessage, Finished, Generate
 from drkun_tui.errors import EXIT_DONE
 from drkun_tui.i18n import t
+from drkun_tui.library import speed
 from drkun_tui.library.plan import Plan, plan_load
 from drkun_tui.settings import Settings
 from drkun_tui.ui.table import cell
@@ -52,6 +53,8 @@ async def _measure(settings: Settings, plan: Plan, runs: int) -> dict[str, objec
             await _ask(engine, settings, QUESTION, max_tokens=ANSWER_TOKENS, seed=seed)
             for seed in range(runs)
         ]
+        for finished in (*prefill, *answers):
+            speed.record(paths.machine_file(), plan, finished)
         return {
             "model": plan.model.name,
             "profile": str(plan.profile),

@@ -30,6 +30,7 @@ def chosen(arguments: argparse.Namespace) -> Settings:
         for name, option in (
             ("model", "model"),
             ("adapter", "adapter"),
+            ("adapter_scale", "adapter_scale"),
             ("profile", "profile"),
             ("context_length", "context"),
             ("threads", "threads"),
@@ -40,6 +41,9 @@ def chosen(arguments: argparse.Namespace) -> Settings:
     if "model" in changes and "adapter" not in changes:
         # An adapter belongs to the model it was chosen with.
         changes["adapter"] = None
+    if "adapter" in changes:
+        # And a scale to the adapter.
+        changes.setdefault("adapter_scale", 1.0)
     if given.get("no_think"):
         changes["think"] = False
     sampling = msgspec.to_builtins(own.sampling)

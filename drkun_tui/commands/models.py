@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
+import sys
 
 from drkun_tui import hardware, paths, settings
 from drkun_tui.errors import EXIT_DONE
 from drkun_tui.i18n import set_language, t
-from drkun_tui.library import inventory
-from drkun_tui.library.fit import size_text
+from drkun_tui.library import speed
+from drkun_tui.library.overview import overview
 from drkun_tui.library.plan import folders
-from drkun_tui.ui.table import GAP, cell, fit_columns, size
+from drkun_tui.ui import model_rows
+from drkun_tui.ui.table import GAP
 from drkun_tui.ui.typeset.sanitise import one_line
 
 
@@ -19,38 +22,22 @@ def run(arguments: argparse.Namespace) -> int:
     """List every model."""
     own = settings.load(paths.settings_file())
     set_language(own.language)
-    models = inventory.scan(folders(own))
     machine = hardware.read()
+    if arguments.speed:
+        asyncio.run(speed.measure(paths.machine_file(), machine, paths.home() / "probe.log", own.threads))
+    known = speed.known(paths.machine_file(), machine, own.threads)
+    found = overview(folders(own), machine, known)
+    for folder in found.unreadable:
+        told = t("inventory.unreadable", folder=one_line(str(folder.path), 200), reason=folder.reason)
+        print(f"drkun: {told}", file=sys.stderr)
     if arguments.json:
-        print(json.dumps({"models": [model.as_dict(machine) for model in models]}, ensure_ascii=False))
-        return EXIT_DONE
-    titles = [
-        t(f"models.column_{name}") for name in ("name", "kind", "quantization", "size", "context", "fits")
-    ]
-    rows = [titles]
-    for model in models:
-        if model.problems:
-            state = one_line(model.problems[0], 80)
-        else:
-            fit = model.fits(machine)["cpu"]
-            state = t("models.fits_yes" if fit.fits else "models.fits_no", need=size_text(fit.need_bytes))
-        rows.append(
-            [
-                one_line(model.name, 60),
-                t(f"models.kind_{model.kind.replace('-', '_')}"),
-                model.quantization or "",
-                size(model.size_bytes),
-                str(model.context_length or ""),
-                state,
-            ]
-        )
-    widths = fit_columns(rows, (60, 12, 12, 10, 10, 80))
-    for row in rows:
-        cells = [
-            cell(text, width, right=column in (3, 4))
-            for column, (text, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        print(GAP.join(cells).rstrip())
-    if not models:
+        listed = [entry.model.as_dict(machine, known) for entry in found.entries]
+        print(json.dumps({"models": listed}, ensure_ascii=False))
+    elif found.entries:
+        titles, lines = model_rows.rows(found.entries).lines(tuple(model_rows.WIDEST))
+        print(titles)
+        for line, problem in lines:
+            print(f"{line}{GAP}{problem}".rstrip())
+    else:
         print(t("models.none", folder=str(paths.model_store())))
     return EXIT_DONE

@@ -19,6 +19,8 @@ from drkun_tui.errors import DrkunError
 from drkun_tui.sampling import Sampling
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from drkun_tui.library.plan import Plan
 
 SAVE_EVERY_S = 0.5
@@ -44,6 +46,14 @@ class Unsaved(msgspec.Struct, frozen=True):
 Update = Asked | Loading | Restarting | Ready | Started | Delta | Finished | Unsaved
 
 
+def _learn(machine_memory: Path, plan: Plan, finished: Finished) -> None:
+    """How fast this model answers here."""
+    # Imported late: the first frame of the screen does not wait for it.
+    from drkun_tui.library import speed
+
+    speed.record(machine_memory, plan, finished)
+
+
 class Session:
     """One conversation in the hands of one model.
 
@@ -57,6 +67,8 @@ class Session:
         self.engine = engine
         self.plan: Plan | None = None
         """Which model answers, and how it is loaded."""
+        self._loaded: Plan | None = None
+        """The plan by which the engine was brought where it is, while it runs."""
         self.conversation = Conversation(id=0)
         self.turn: Turn | None = None
         """The turn that is being answered."""
@@ -73,13 +85,34 @@ class Session:
     async def load(self, plan: Plan) -> AsyncIterator[Loading | Restarting | Ready]:
         """Unload what is loaded and load what `plan` says.
 
+        Where only the adapter or its scale is another one, the model stays loaded, and `Ready` comes at
+        once.
+
         Raises:
-            DrkunError: it cannot be loaded. The plan stays, and the next question tries again.
+            DrkunError: it cannot be loaded. The plan stays, and the next question tries again; where it
+                was an adapter that failed, the model goes on without it and by the plan of before.
         """
         self.plan = plan
         async with self._engine_in_use:
-            async for event in self.engine.load(plan.load):
+            async for event in self._bring_to(plan):
                 yield event
+
+    async def _bring_to(self, plan: Plan) -> AsyncIterator[Loading | Restarting | Ready]:
+        if not self.engine.differs_in_adapter(plan.load):
+            async for event in self.engine.load(plan.load):
+                if isinstance(event, Ready):
+                    self._loaded = plan
+                yield event
+            return
+        try:
+            await self.engine.set_adapter(plan.load.adapter, plan.load.adapter_scale)
+        except DrkunError:
+            if self.engine.loaded and self._loaded is not None and self.plan is plan:
+                self.plan = self._loaded
+            raise
+        self._loaded = plan
+        if self.engine.ready is not None:
+            yield self.engine.ready
 
     async def ask(
         self, question: str, *, sampling: Sampling, think: bool = True, system: str = ""
@@ -173,7 +206,7 @@ class Session:
                 return
             try:
                 if not self.engine.loaded and self.plan is not None:
-                    async for progress in self.engine.load(self.plan.load):
+                    async for progress in self._bring_to(self.plan):
                         yield progress
                         if self._stop.is_set() and not self.engine.loaded:
                             await self.engine.close()
@@ -244,6 +277,8 @@ class Session:
             turn.state = _ENDS[event.finish_reason]
             turn.thinking_truncated = event.thinking_truncated
             turn.timings = msgspec.to_builtins(event.timings)
+            if self._loaded is not None:
+                await asyncio.to_thread(_learn, self.engine.machine_memory, self._loaded, event)
         return None
 
     async def _forget(self, turn: Turn, messages: int) -> DrkunError | None:

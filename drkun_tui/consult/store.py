@@ -7,11 +7,9 @@ program killed at any moment loses only what it had not saved yet.
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import os
 import sqlite3
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -22,6 +20,7 @@ from drkun_tui.consult import schema
 from drkun_tui.consult.conversation import Conversation, Hit, State, Summary, Turn, title_from
 from drkun_tui.errors import DrkunError
 from drkun_tui.i18n import t
+from drkun_tui.jobs import processes
 
 __all__ = ["Hit", "Store"]
 
@@ -235,7 +234,7 @@ class Store:
 
     def _update(self, turn: Turn, turn_id: int) -> None:
         values = {name: _stored(getattr(turn, name)) for name in _SAVED}
-        writer = _signature(os.getpid()) if turn.state is State.STREAMING else ""
+        writer = processes.signature(os.getpid()) if turn.state is State.STREAMING else ""
         if self._db.execute(_SAVE, {**values, "writer": writer, "id": turn_id}).rowcount == 0:
             raise _missing()
 
@@ -267,7 +266,7 @@ class Store:
         a full disk must not keep anyone from reading.
         """
         streaming = self._db.execute("SELECT id, writer FROM turns WHERE state = 'streaming'").fetchall()
-        orphans = [row for row in streaming if not _is_alive(row["writer"])]
+        orphans = [row for row in streaming if not processes.is_alive(row["writer"])]
         if not orphans:
             return
         with contextlib.suppress(sqlite3.OperationalError), schema.transaction(self._db):
@@ -284,7 +283,7 @@ def _turn(row: sqlite3.Row) -> Turn:
     for name in ("sampling", "usage", "timings", "red_flags"):
         values[name] = json.loads(values[name])
     values["state"] = State(values["state"])
-    if values["state"] is State.STREAMING and not _is_alive(row["writer"]):
+    if values["state"] is State.STREAMING and not processes.is_alive(row["writer"]):
         values["state"] = State.INTERRUPTED
     for name in ("thinking_truncated", "demonstration"):
         values[name] = bool(values[name])
@@ -304,34 +303,3 @@ def _storable(text: str) -> str:
 
 def _missing() -> DrkunError:
     return DrkunError("store_missing", t("store.missing"), t("store.missing_hint"))
-
-
-@functools.cache
-def _signature(pid: int) -> str:
-    return f"{pid} {_start_of(pid)}"
-
-
-def _is_alive(writer: str) -> bool:
-    """Whether the process that signed as `writer` still runs; its pid alone may be another's by now."""
-    pid, _, start = writer.partition(" ")
-    return pid.isdecimal() and bool(start) and _start_of(int(pid)) == start
-
-
-def _start_of(pid: int) -> str | None:
-    """A text that tells this run of process `pid` from any other, None when there is none."""
-    if sys.platform != "linux":
-        import psutil
-
-        try:
-            process = psutil.Process(pid)
-            dead = process.status() == psutil.STATUS_ZOMBIE
-            return None if dead else f"{process.create_time():.0f}"
-        except psutil.Error:
-            return None
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
-        fields = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
-    except OSError:
-        return None
-    # A zombie is dead, though its parent has not looked yet.
-    return None if fields[0] in "ZX" else f"{boot}:{fields[19]}"

@@ -65,6 +65,18 @@ class Engine(Protocol):
         """
         ...
 
+    def set_adapter(self, path: str | None, scale: float) -> None:
+        """Answer with this adapter from now on, or with none; what was computed without it is forgotten.
+
+        Args:
+            path: the adapter's file, None for the bare model.
+            scale: what its change of the weights is multiplied with; 0 is as good as none.
+
+        Raises:
+            EngineError: it cannot be attached, and the one before it still is.
+        """
+        ...
+
     def prepare(self, request: Generate) -> Prompt:
         """Render and tokenize, shorten to the context, cut the KV cache back to what fits the prompt.
 

@@ -11,6 +11,7 @@ import msgspec
 from drkun_tui import i18n
 from drkun_tui.engine import protocol
 from drkun_tui.engine.protocol import (
+    AdapterSet,
     Cancel,
     Delta,
     Event,
@@ -20,6 +21,7 @@ from drkun_tui.engine.protocol import (
     Load,
     Loading,
     Ready,
+    SetAdapter,
     Started,
 )
 from drkun_tui.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_NO_MODEL, DrkunError
@@ -45,15 +47,18 @@ class EngineClient:
 
     Args:
         log: file for what the engine writes to its standard error.
-        machine_memory: JSON file that remembers which machines need safe mode.
+        machine_memory: JSON file of what is learned about this machine, such as that it needs safe mode.
     """
 
     def __init__(self, log: Path, machine_memory: Path) -> None:
         self._log = log
-        self._machine_memory = machine_memory
+        self.machine_memory = machine_memory
+        """What is learned about this machine."""
         self._job: Job[Event] | None = None
         self._numbers = itertools.count(1)
         self._current: int | None = None
+        self._loaded: Load | None = None
+        """What was asked for to come where it is; None while that is not known for sure."""
         self.ready: Ready | None = None
         """What is loaded, while the process lives."""
 
@@ -77,7 +82,7 @@ class EngineClient:
         from drkun_tui.engine import safe_mode
 
         await self.close()
-        if safe_mode.is_needed(self._machine_memory):
+        if safe_mode.is_needed(self.machine_memory):
             request = msgspec.structs.replace(request, safe_mode=True)
         async for event in self._load_once(request):
             yield event
@@ -86,7 +91,40 @@ class EngineClient:
             request = msgspec.structs.replace(request, safe_mode=True)
             async for event in self._load_once(request):
                 yield event
-            safe_mode.remember(self._machine_memory)
+            safe_mode.remember(self.machine_memory)
+
+    def differs_in_adapter(self, request: Load) -> bool:
+        """Is what runs the same as `request` but for the adapter or its scale?"""
+        ours = self._loaded
+        if ours is None or not self.loaded or ours == request:
+            return False
+        return request == msgspec.structs.replace(
+            ours, adapter=request.adapter, adapter_scale=request.adapter_scale
+        )
+
+    async def set_adapter(self, path: str | None, scale: float = 1.0) -> None:
+        """Attach this GGUF LoRA in the place of any other, or none; the model stays loaded.
+
+        Raises:
+            DrkunError: ``adapter_failed``, and the engine is as it was; or the engine died
+                (``engine_died``), or no model is loaded.
+        """
+        job, ours = self._job, self._loaded
+        if job is None or ours is None:
+            raise _error("no_model")
+        number = next(self._numbers)
+        self._loaded = None
+        job.send(protocol.encode(SetAdapter(id=number, path=path, scale=scale)))
+        while True:
+            event = await job.next_event()
+            if event is None:
+                raise self._crashed(job)
+            if isinstance(event, AdapterSet) and event.id == number:
+                self._loaded = msgspec.structs.replace(ours, adapter=path, adapter_scale=scale)
+                return
+            if isinstance(event, Failed) and event.id == number:
+                self._loaded = ours
+                raise _error(event.kind, **event.values)
 
     async def _load_once(self, request: Load) -> AsyncIterator[Loading | Ready]:
         """As `load`; ends without `Ready` when the engine crashed and safe mode may help."""
@@ -101,7 +139,8 @@ class EngineClient:
             if isinstance(event, Loading):
                 yield event
             elif isinstance(event, Ready):
-                self.ready = event
+                # Safe mode is the client's own choice, not the caller's wish.
+                self.ready, self._loaded = event, msgspec.structs.replace(request, safe_mode=False)
                 yield event
             elif isinstance(event, Failed):
                 await self.close()
@@ -117,9 +156,9 @@ class EngineClient:
         Raises:
             DrkunError: the prompt does not fit, or the engine died (``kind`` is ``engine_died``).
         """
-        # Both are kept here: `close` may take them away in the middle.
-        job, ready = self._job, self.ready
-        if job is None or ready is None:
+        # Kept here: `close` may take it away in the middle.
+        job = self._job
+        if job is None or self.ready is None:
             raise _error("no_model")
         number = next(self._numbers)
         self._current = number
@@ -129,13 +168,9 @@ class EngineClient:
                 event = await job.next_event()
                 if event is None:
                     self._current = None
-                    if job.crashed and not ready.safe_mode:
-                        from drkun_tui.engine import safe_mode
-
-                        safe_mode.remember(self._machine_memory)
-                    raise self._died(job, "engine_died")
-                # A generation that was left before its end may still have events in the pipe.
-                if isinstance(event, Loading | Ready) or event.id != number:
+                    raise self._crashed(job)
+                # What was left before its end may still have events in the pipe.
+                if isinstance(event, Loading | Ready | AdapterSet) or event.id != number:
                     continue
                 if isinstance(event, Failed | Finished):
                     self._current = None
@@ -157,13 +192,21 @@ class EngineClient:
 
     async def close(self) -> None:
         """Unload by ending the process."""
-        job, self._job, self.ready = self._job, None, None
+        job, self._job, self.ready, self._loaded = self._job, None, None, None
         if job is not None:
             await job.close()
 
+    def _crashed(self, job: Job[Event]) -> DrkunError:
+        """The engine is gone; remember it if safe mode would have helped."""
+        if job.crashed and self._job is job and self.ready and not self.ready.safe_mode:
+            from drkun_tui.engine import safe_mode
+
+            safe_mode.remember(self.machine_memory)
+        return self._died(job, "engine_died")
+
     def _died(self, job: Job[Event], kind: str) -> DrkunError:
         if self._job is job:
-            self._job, self.ready = None, None
+            self._job, self.ready, self._loaded = None, None, None
         return _error(kind, how=ended_by(job.exit_code), log=str(self._log))
 
 

@@ -17,6 +17,7 @@ from typing import BinaryIO
 from drkun_tui.engine import protocol
 from drkun_tui.engine.base import Emit, Engine, EngineError, Prompt, Tokens
 from drkun_tui.engine.protocol import (
+    AdapterSet,
     Cancel,
     Delta,
     Failed,
@@ -25,6 +26,7 @@ from drkun_tui.engine.protocol import (
     Generate,
     Load,
     Loading,
+    SetAdapter,
     Started,
     Timings,
     Usage,
@@ -48,7 +50,7 @@ class Host:
 
     def __init__(self, output: BinaryIO) -> None:
         self._output = output
-        self._requests: queue.Queue[Load | Generate] = queue.Queue()
+        self._requests: queue.Queue[Load | Generate | SetAdapter] = queue.Queue()
         self._cancelled: set[int] = set()
         self._engine: Engine | None = None
 
@@ -72,10 +74,12 @@ class Host:
             try:
                 if isinstance(request, Load):
                     self._load(request)
+                elif isinstance(request, SetAdapter):
+                    self._set_adapter(request)
                 else:
                     self._generate(request)
             except EngineError as error:
-                number = request.id if isinstance(request, Generate) else None
+                number = None if isinstance(request, Load) else request.id
                 self._emit(Failed(kind=error.kind, values=error.values, id=number))
 
     def _emit(self, event: protocol.Event) -> None:
@@ -87,6 +91,12 @@ class Host:
         engine = _engine(request)
         self._emit(engine.load(request, self._emit))
         self._engine = engine
+
+    def _set_adapter(self, request: SetAdapter) -> None:
+        if self._engine is None:
+            raise EngineError("no_model")
+        self._engine.set_adapter(request.path, request.scale)
+        self._emit(AdapterSet(request.id))
 
     def _generate(self, request: Generate) -> None:
         if self._engine is None:

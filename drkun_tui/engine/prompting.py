@@ -55,12 +55,14 @@ def build(
 
 def next_history(
     request: Generate, answer: str, template: ChatTemplate, tokenize: Tokenize, context_length: int
-) -> list[int]:
-    """What the next turn's prompt will begin with; nothing where its question would find no room."""
+) -> tuple[str, list[int]]:
+    """What the next turn's prompt will begin with, as text and as tokens; no tokens where its question would
+    find no room."""
     past = [*request.messages, ChatMessage("assistant", answer)]
-    tokens = tokenize(template.history(past, think=request.think))
+    text = template.history(past, think=request.think)
+    tokens = tokenize(text)
     # A history without room for a question will be shortened instead.
-    return tokens if len(tokens) < context_length - 2 * context.SMALLEST_ANSWER else []
+    return text, tokens if len(tokens) < context_length - 2 * context.SMALLEST_ANSWER else []
 
 
 def shared_prefix(cached: Sequence[int], wanted: Sequence[int]) -> int:

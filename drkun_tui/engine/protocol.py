@@ -69,7 +69,15 @@ class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
     id: int
 
 
-Request = Load | Generate | Cancel
+class SetAdapter(msgspec.Struct, frozen=True, tag="set_adapter", kw_only=True):
+    """Attach a GGUF LoRA in the place of any other, or none; the model stays loaded."""
+
+    id: int
+    path: str | None
+    scale: float = 1.0
+
+
+Request = Load | Generate | Cancel | SetAdapter
 
 
 # Events
@@ -157,7 +165,7 @@ class Finished(msgspec.Struct, frozen=True, tag="finished", kw_only=True):
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed", kw_only=True):
-    """A load or a generation failed; the process goes on unless the load did.
+    """A load, a generation or a change of adapter failed; the process goes on unless the load did.
 
     `kind` is a key of the catalogue's ``engine`` section, `values` fill its placeholders, so the
     child needs to know no language.
@@ -168,7 +176,13 @@ class Failed(msgspec.Struct, frozen=True, tag="failed", kw_only=True):
     id: int | None = None
 
 
-Event = Loading | Ready | Started | Delta | Finished | Failed
+class AdapterSet(msgspec.Struct, frozen=True, tag="adapter_set"):
+    """What `SetAdapter` of this id asked for is done; what is asked from now on is answered with it."""
+
+    id: int
+
+
+Event = Loading | Ready | Started | Delta | Finished | Failed | AdapterSet
 
 encode = msgspec.json.Encoder().encode
 decode_request = msgspec.json.Decoder(Request).decode

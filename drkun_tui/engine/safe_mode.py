@@ -7,18 +7,10 @@ same build starts in safe mode right away.
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata
-import os
 from pathlib import Path
 
-import msgspec
-
-from drkun_tui import hardware
-
-
-class _Machine(msgspec.Struct):
-    safe_mode: list[str] = []
+from drkun_tui import hardware, learned
 
 
 def build_key() -> str:
@@ -32,22 +24,14 @@ def build_key() -> str:
 
 def is_needed(memory: Path) -> bool:
     """Has this machine with this build crashed before?"""
-    return build_key() in _read(memory).safe_mode
+    return build_key() in _known(memory)
 
 
 def remember(memory: Path) -> None:
     """Start in safe mode from now on. A memory that cannot be written costs a crash next time."""
-    machine = _read(memory)
-    if build_key() not in machine.safe_mode:
-        machine.safe_mode.append(build_key())
-    with contextlib.suppress(OSError):
-        aside = memory.with_suffix(f".{os.getpid()}.tmp")
-        aside.write_bytes(msgspec.json.encode(machine))
-        aside.replace(memory)
+    if build_key() not in (known := _known(memory)):
+        learned.put(memory, "safe_mode", [*known, build_key()])
 
 
-def _read(memory: Path) -> _Machine:
-    try:
-        return msgspec.json.decode(memory.read_bytes(), type=_Machine)
-    except (OSError, ValueError):  # msgspec's errors are ValueErrors, and so is text that is no UTF-8
-        return _Machine()
+def _known(memory: Path) -> list[str]:
+    return learned.get(memory, "safe_mode", list[str], [])

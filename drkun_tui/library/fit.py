@@ -1,17 +1,19 @@
 """How much memory a model needs, and whether it is there.
 
-What is counted: the weights, the KV cache at the chosen context, the engine's compute buffer and its
-process. The formulas are llama.cpp's own for the cache, and measured ones for the rest; `cpu_overhead`
-says how and how well. Models with sliding-window or recurrent layers need less cache than counted here.
+What is counted: the weights, the KV cache at the chosen context, an adapter, the engine's compute buffer
+and its process. The formulas are llama.cpp's own for the cache, and measured ones for the rest;
+`cpu_overhead` says how and how well. Models with sliding-window or recurrent layers need less cache than
+counted here.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from drkun_tui.hardware import Hardware
 from drkun_tui.i18n import t
-from drkun_tui.library.gguf_header import GgufHeader
+from drkun_tui.library.gguf_header import GgufHeader, Part
 from drkun_tui.profiles import CLASS_BYTES, Profile, budget
 
 DEFAULT_CONTEXT = 8192
@@ -28,6 +30,11 @@ KV_ELEMENT_BYTES = 2
 
 NF4_WEIGHT_BYTES = 0.52
 """Four bits, and the doubly quantised scales of blocks of 64 (bitsandbytes)."""
+
+QUANTISATIONS = (("Q8_0", 8.50), ("Q6_K", 6.56), ("Q5_K_M", 5.70), ("Q4_K_M", 4.89), ("Q3_K_M", 4.00))
+"""Bits a weight, the largest first: llama.cpp's ``tools/quantize/README.md``, for Llama-3.1-8B. Q3_K_M is
+not in that table and lies between Q3_K_S (3.64) and Q3_K_L (4.30). Small models with large vocabularies
+have up to a tenth more."""
 
 MIB = 1024**2
 _BATCH = 512
@@ -53,6 +60,15 @@ class Shape:
     feed_forward: int = 0
     context_length: int = 0
     """Tokens that it was trained for."""
+    layers: int = 0
+    heads: int = 0
+    """Query heads of all layers."""
+    head_length: int = 0
+    """Elements of one head's key."""
+    parts: tuple[tuple[Part, str, int], ...] = ()
+    """The weights by part and tensor type, in bytes as stored."""
+    expert_share: float = 1.0
+    """Of the experts' weights, the share that one token is sent through."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +78,12 @@ class Need:
     weights: int
     cache: int
     overhead: int
+    adapter: int = 0
 
     @property
     def total(self) -> int:
         """All of them."""
-        return self.weights + self.cache + self.overhead
+        return self.weights + self.cache + self.overhead + self.adapter
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +93,11 @@ class Fit:
     fits: bool
     need_bytes: int
     reason: str
+    """Where it does not fit, also what would."""
+    need: Need | None = None
+    """`need_bytes` by what for; None where too little is known."""
+    context: int = 0
+    """Tokens for which it was counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +106,8 @@ class ContextChoice:
 
     tokens: int
     reason: str
+    limited: bool = False
+    """Memory allows no more."""
 
 
 def cache_bytes(kv_heads_in_all: int, key_length: int, value_length: int) -> int:
@@ -104,6 +128,21 @@ def shape_of(header: GgufHeader) -> Shape:
         embedding=header.embedding_length or 0,
         feed_forward=header.feed_forward_length or 0,
         context_length=header.context_length or 0,
+        layers=header.block_count or 0,
+        heads=header.heads_in_all or 0,
+        head_length=header.key_length or 0,
+        parts=tuple((part, name, size) for (part, name), size in header.part_bytes.items()),
+        expert_share=header.expert_share,
+    )
+
+
+def joined(shapes: Sequence[Shape]) -> Shape:
+    """The shape of a split model: the first part says what it is, the weights of all add up."""
+    return replace(
+        shapes[0],
+        weight_bytes=sum(shape.weight_bytes for shape in shapes),
+        parameters=sum(shape.parameters for shape in shapes),
+        parts=tuple(part for shape in shapes for part in shape.parts),
     )
 
 
@@ -127,7 +166,7 @@ def _compute_buffer(shape: Shape) -> int:
     return _BATCH * 4 * (shape.vocabulary + 2 * shape.embedding)
 
 
-def need(shape: Shape, profile: Profile, context: int) -> Need:
+def need(shape: Shape, profile: Profile, context: int, adapter_bytes: int = 0) -> Need:
     """Bytes for a model under a profile.
 
     Args:
@@ -135,6 +174,7 @@ def need(shape: Shape, profile: Profile, context: int) -> Need:
         profile: ``gpu8`` loads safetensors in nf4, ``gpu16`` and the CPU in 16 bits; a GGUF is loaded
             as it is.
         context: tokens of KV cache.
+        adapter_bytes: of a LoRA that is attached, as stored.
     """
     if shape.is_adapter:
         return Need(shape.weight_bytes, 0, 0)
@@ -146,29 +186,95 @@ def need(shape: Shape, profile: Profile, context: int) -> Need:
             weights = int(quantised * NF4_WEIGHT_BYTES) + shape.embedding_parameters * 2
     # A GPU's buffers are taken whole when they are made.
     overhead = _CUDA_BYTES + _compute_buffer(shape) if profile in CLASS_BYTES else cpu_overhead(shape)
-    return Need(weights, shape.cache_bytes * context, overhead)
+    return Need(weights, shape.cache_bytes * context, overhead, adapter_bytes)
 
 
-def fit(shape: Shape, profile: Profile, hardware: Hardware, context: int | None = None) -> Fit:
+def fit(
+    shape: Shape,
+    profile: Profile,
+    hardware: Hardware,
+    context: int | None = None,
+    adapter_bytes: int = 0,
+) -> Fit:
     """Does the model fit, if need be with a shorter context than `context` or the default?
 
     On a machine without an NVIDIA GPU the GPU profiles are judged by what a card of their class has;
     the reason says so.
     """
     free = budget(profile, hardware)
-    tokens = _choose(shape, profile, free, context).tokens
-    needed = need(shape, profile, tokens)
+    chosen = _choose(shape, profile, free - adapter_bytes, context)
+    tokens = chosen.tokens
+    needed = need(shape, profile, tokens, adapter_bytes)
     fits = needed.total <= free
     values = {"need": size_text(needed.total), "free": size_text(free), "context": f"{tokens:,}"}
     if shape.is_adapter:
         reason = t("fit.adapter", **values)
     elif fits:
-        reason = t("fit.fits", **values)
-    elif needed.weights > free:
-        reason = t("fit.weights_too_big", **values)
+        reason = t("fit.fits_shorter" if chosen.limited else "fit.fits", **values)
     else:
-        reason = t("fit.too_big", **values)
-    return Fit(fits, needed.total, f"{reason}{_where(shape, profile, hardware)}")
+        why = t("fit.weights_too_big" if needed.weights > free else "fit.too_big", **values)
+        reason = why + _remedy(shape, profile, hardware, context, adapter_bytes)
+    return Fit(fits, needed.total, f"{reason}{_where(shape, profile, hardware)}", needed, tokens)
+
+
+def _remedy(
+    shape: Shape, profile: Profile, hardware: Hardware, context: int | None, adapter_bytes: int
+) -> str:
+    """What would fit instead of a model that is too big even with the shortest context."""
+    free = budget(profile, hardware) - adapter_bytes
+    if profile is Profile.GPU16 and not shape.is_gguf:
+        least = need(shape, Profile.GPU8, SMALLEST_CONTEXT).total
+        if least <= free:
+            return t("fit.remedy_nf4", need=size_text(least))
+    if profile in CLASS_BYTES and (layers := gpu_layers(shape, free, hardware.ram_available)):
+        return t("fit.remedy_layers", layers=layers, all=shape.layers)
+    if (smaller := smaller_quantisation(shape, profile, free, context)) is not None:
+        name, size = smaller
+        return t("fit.remedy_quantisation", quantization=name, size=size_text(size))
+    return t("fit.remedy_model")
+
+
+def smaller_quantisation(
+    shape: Shape, profile: Profile, free: int, context: int | None = None
+) -> tuple[str, int] | None:
+    """The best quantisation that fits and is smaller than the model as it is, with the size of its file.
+
+    With room for `context` tokens or the default if any leaves it, else with the shortest context. None
+    where none fits, or for a profile that would not load it.
+
+    Args:
+        free: bytes that may be taken.
+    """
+    if not shape.is_gguf and profile in CLASS_BYTES:
+        return None
+    wanted = min(context or DEFAULT_CONTEXT, shape.context_length or DEFAULT_CONTEXT)
+    for tokens in (wanted, min(wanted, SMALLEST_CONTEXT)):
+        for name, bits in QUANTISATIONS:
+            size = int(shape.parameters * bits / 8)
+            quantised = replace(shape, weight_bytes=size, is_gguf=True)
+            if 0 < size < shape.weight_bytes and need(quantised, profile, tokens).total <= free:
+                return name, size
+    return None
+
+
+def gpu_layers(shape: Shape, free: int, ram: int) -> int:
+    """How many layers of a GGUF fit on a GPU with the shortest context, the others on the CPU; 0 where
+    none do, or where the CPU has no room for the others.
+
+    Args:
+        free: bytes of the GPU's memory.
+        ram: bytes of the machine's memory.
+    """
+    inner = sum(size for part, _, size in shape.parts if part in ("layers", "experts"))
+    if not shape.is_gguf or not shape.layers or not inner:
+        return 0
+    layer = (inner + shape.cache_bytes * SMALLEST_CONTEXT) // shape.layers
+    # What is no layer: the output goes with them, the input embedding stays on the CPU.
+    output = sum(size for part, _, size in shape.parts if part == "output")
+    left = free - _CUDA_BYTES - _compute_buffer(shape) - output
+    layers = min(left // layer, shape.layers - 1)
+    on_cpu = (shape.layers - layers) * layer + shape.weight_bytes - inner - output
+    return layers if layers > 0 and on_cpu + cpu_overhead(shape) <= ram else 0
 
 
 def _where(shape: Shape, profile: Profile, hardware: Hardware) -> str:
@@ -206,9 +312,10 @@ def _choose(shape: Shape, profile: Profile, free: int, wanted: int | None) -> Co
         tokens, why = 0, "memory"
     floor = min(SMALLEST_CONTEXT, trained or SMALLEST_CONTEXT)
     if why == "memory" and tokens < floor:
-        return ContextChoice(floor, t("fit.context_no_memory", context=f"{floor:,}", free=size_text(free)))
+        reason = t("fit.context_no_memory", context=f"{floor:,}", free=size_text(free))
+        return ContextChoice(floor, reason, limited=True)
     tokens = max(floor, tokens // CONTEXT_STEP * CONTEXT_STEP)
-    return ContextChoice(tokens, t(f"fit.context_{why}", context=f"{tokens:,}"))
+    return ContextChoice(tokens, t(f"fit.context_{why}", context=f"{tokens:,}"), limited=why == "memory")
 
 
 def size_text(size: int) -> str:

@@ -17,9 +17,10 @@ from typing import BinaryIO
 
 from drkun_tui.errors import EXIT_NO_MODEL, DrkunError
 from drkun_tui.i18n import t
-from drkun_tui.library.gguf_header import GgufHeader, Skipped, Value
+from drkun_tui.library.gguf_header import GgufHeader, Part, Skipped, Value, part_of
 from drkun_tui.library.gguf_types import TENSOR_TYPES
 from drkun_tui.library.printable import printable
+from drkun_tui.library.tensors import Collector
 
 MAX_ENTRIES = 65_536
 """Most metadata entries, and most tensors; the largest models known have a few thousand."""
@@ -75,15 +76,35 @@ def read(path: Path, *, partial: bool = False) -> GgufHeader:
         if status.st_size == 0:
             raise _error("empty", name)
         with path.open("rb", buffering=0) as file:
-            header = _read_header(_Cursor(file, os.fstat(file.fileno()).st_size, name))
+            header = read_from(file, os.fstat(file.fileno()).st_size, name)
     except FileNotFoundError as error:
         raise _error("missing", name) from error
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
         reason = getattr(error, "strerror", None) or str(error)
         raise _error("unreadable", name, reason=printable(reason)) from error
     if not header.complete and not partial:
-        raise _error("truncated", name, have=header.file_size, need=header.expected_size)
+        raise truncated(path, header.file_size, header.expected_size)
     return header
+
+
+def read_from(file: BinaryIO, size: int, name: str) -> GgufHeader:
+    """Read a header whose tensors may be cut off.
+
+    Args:
+        file: unbuffered, at its start.
+        size: its bytes.
+        name: what errors call it.
+
+    Raises:
+        DrkunError: as `read` does.
+        OSError: the file cannot be read.
+    """
+    return _read_header(_Cursor(file, size, name))
+
+
+def truncated(path: Path, have: int, need: int) -> DrkunError:
+    """The error for a file that ends before its tensors do."""
+    return _error("truncated", printable(path.name), have=have, need=need)
 
 
 def _error(kind: str, name: str, **values: str | int) -> DrkunError:
@@ -209,18 +230,19 @@ def _read_header(cursor: _Cursor) -> GgufHeader:
     alignment = metadata.get("general.alignment", 32)
     if not isinstance(alignment, int) or not 0 < alignment <= 65_536 or alignment & (alignment - 1):
         raise cursor.corrupt("alignment")
-    type_bytes, parameters, span = _read_tensors(cursor, tensor_count, alignment)
+    tensors = Collector()
+    part_bytes, parameters, span = _read_tensors(cursor, tensor_count, alignment, tensors)
     data_offset = _padded(cursor.offset, alignment) if tensor_count else cursor.offset
     return GgufHeader(
         version=version,
         metadata=metadata,
         tensor_count=tensor_count,
-        tensor_bytes=sum(type_bytes.values()),
-        type_bytes=type_bytes,
+        part_bytes=part_bytes,
         parameters=parameters,
         data_offset=data_offset,
         expected_size=data_offset + span,
         file_size=cursor.size,
+        tensors=tensors.tensors(),
     )
 
 
@@ -291,12 +313,16 @@ def _read_array(cursor: _Cursor, most_strings: int) -> tuple[Value, int]:
     return tuple(n for (n,) in number.iter_unpack(cursor.take(length * number.size))), 0
 
 
-def _read_tensors(cursor: _Cursor, count: int, alignment: int) -> tuple[dict[str, int], int, int]:
-    """Bytes for each tensor type, elements in all, and bytes from the first tensor to the last's end."""
-    type_bytes: dict[str, int] = {}
+def _read_tensors(
+    cursor: _Cursor, count: int, alignment: int, tensors: Collector
+) -> tuple[dict[tuple[Part, str], int], int, int]:
+    """Bytes for each part and tensor type, elements in all, and bytes from the first tensor to the last's
+    end. Names and shapes go into `tensors`."""
+    part_bytes: dict[tuple[Part, str], int] = {}
     parameters = end = 0
     for _ in range(count):
-        cursor.string(4096, "tensor name")
+        tensor = cursor.string(4096, "tensor name")
+        part = part_of(tensor)
         dimensions = cursor.u32()
         if dimensions > 4:
             raise cursor.corrupt("tensor dimensions")
@@ -314,10 +340,11 @@ def _read_tensors(cursor: _Cursor, count: int, alignment: int) -> tuple[dict[str
         if offset != _padded(end, alignment):
             raise cursor.corrupt("tensor offset")
         size = elements // block * block_bytes
-        type_bytes[name] = type_bytes.get(name, 0) + size
+        part_bytes[part, name] = part_bytes.get((part, name), 0) + size
         parameters += elements
         end = offset + size
-    return type_bytes, parameters, end
+        tensors.add(tensor, shape)
+    return part_bytes, parameters, end
 
 
 def _padded(offset: int, alignment: int) -> int:

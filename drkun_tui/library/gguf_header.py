@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from drkun_tui.library.gguf_types import FILE_TYPES, GUESSED
+from drkun_tui.library.tensors import Tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,18 @@ class Skipped:
 
     kind: Literal["text", "strings", "numbers"]
     length: int
+
+
+Part = Literal["layers", "experts", "embedding", "output"]
+"""Which part of a model a tensor belongs to: the parts are read to different degrees for each token."""
+
+
+def part_of(tensor: str) -> Part:
+    """By llama.cpp's names of tensors."""
+    if "_exps." in tensor:
+        return "experts"
+    named: dict[str, Part] = {"token_embd.weight": "embedding", "output.weight": "output"}
+    return named.get(tensor, "layers")
 
 
 Scalar = bool | int | float | str
@@ -36,10 +49,8 @@ class GgufHeader:
     version: int
     metadata: Mapping[str, Value] = field(repr=False)
     tensor_count: int
-    tensor_bytes: int
-    """All tensors, without the padding between them."""
-    type_bytes: Mapping[str, int]
-    """Of `tensor_bytes`, how many each tensor type has."""
+    part_bytes: Mapping[tuple[Part, str], int]
+    """Bytes of all tensors, without the padding between them, by part and tensor type."""
     parameters: int
     """Elements of all tensors."""
     data_offset: int
@@ -47,6 +58,21 @@ class GgufHeader:
     expected_size: int
     """The smallest file that holds every tensor."""
     file_size: int
+    tensors: Tensors = field(default_factory=Tensors, repr=False)
+    """The shapes of the tensors, fastest dimension first."""
+
+    @property
+    def tensor_bytes(self) -> int:
+        """Of all tensors, without the padding between them."""
+        return sum(self.part_bytes.values())
+
+    @property
+    def type_bytes(self) -> dict[str, int]:
+        """Of `tensor_bytes`, how many each tensor type has."""
+        types = {name: 0 for _, name in self.part_bytes}
+        for (_, name), size in self.part_bytes.items():
+            types[name] += size
+        return types
 
     @property
     def complete(self) -> bool:
@@ -101,7 +127,8 @@ class GgufHeader:
         declared = self.number("general.file_type")
         if declared is not None and (name := FILE_TYPES.get(declared & ~GUESSED)):
             return name
-        return max(self.type_bytes, key=lambda name: self.type_bytes[name], default="")
+        types = self.type_bytes
+        return max(types, key=lambda name: types[name], default="")
 
     @property
     def context_length(self) -> int | None:
@@ -141,6 +168,20 @@ class GgufHeader:
         if self.block_count is None or self.head_count_kv is None:
             return None
         return sum(each) if len(each) > 1 else self.block_count * self.head_count_kv
+
+    @property
+    def heads_in_all(self) -> int | None:
+        """Query heads of all layers together."""
+        each = self._numbers(f"{self.architecture}.attention.head_count")
+        if self.block_count is None or self.head_count is None:
+            return None
+        return sum(each) if len(each) > 1 else self.block_count * self.head_count
+
+    @property
+    def expert_share(self) -> float:
+        """Of the experts' weights, the share that one token is sent through."""
+        used, count = (self._of_architecture(key) for key in ("expert_used_count", "expert_count"))
+        return min(1.0, used / count) if used and count else 1.0
 
     @property
     def key_length(self) -> int | None:

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
+import re
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from drkun_tui.errors import DrkunError
 from drkun_tui.hardware import Hardware
+from drkun_tui.library import gguf
 from drkun_tui.library.files import read_bytes, read_json
 from drkun_tui.library.gguf_header import Skipped, Value
-from drkun_tui.library.gguf_model import header_of
 from drkun_tui.library.model import Kind, Model
 from drkun_tui.library.printable import printable
+
+MAX_CARD = 256 * 1024
+"""Bytes of a model card that are read."""
+
+FRONT_MATTER = re.compile(r"\A\ufeff?---\r?\n.*?\n---\r?\n", re.DOTALL)
+"""The metadata that a card begins with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +42,15 @@ class Inspection:
 
     def as_dict(self, hardware: Hardware) -> dict[str, Any]:
         """The object of ``drkun inspect --json``."""
-        return self.model.as_dict(hardware) | {
+        model = self.model
+        return model.as_dict(hardware) | {
+            "disk_name": model.disk_name,
+            "title": model.title,
+            "files": [os.fsencode(file).decode("utf8", "replace") for file in model.files],
+            "rank": model.rank,
+            "alpha": model.alpha,
+            "target_modules": list(model.target_modules),
+            "provenance": msgspec.to_builtins(model.provenance),
             "metadata": self.metadata,
             "chat_template": self.chat_template,
         }
@@ -42,7 +60,7 @@ def details(model: Model) -> Inspection:
     """What the disk says of a model beyond its entry in the list; nothing when it cannot be read."""
     if model.kind in (Kind.GGUF, Kind.GGUF_LORA):
         try:
-            header = header_of(model.path)
+            header = gguf.read(model.path, partial=True)
         except DrkunError:
             return Inspection(model, {}, None)
         metadata = {printable(key): _plain(value) for key, value in header.metadata.items()}
@@ -52,6 +70,16 @@ def details(model: Model) -> Inspection:
     with contextlib.suppress(OSError):
         template = read_bytes(model.path / "chat_template.jinja").decode("utf8", "replace")
     return Inspection(model, read_json(model.path / name), template if isinstance(template, str) else None)
+
+
+def card(model: Model) -> str:
+    """The model's card as it lies beside it, Markdown without its metadata; "" when there is none."""
+    folder = model.path if model.path.is_dir() else model.path.parent
+    try:
+        text = read_bytes(folder / "README.md")[:MAX_CARD].decode("utf8", "replace")
+    except OSError:
+        return ""
+    return FRONT_MATTER.sub("", text)
 
 
 def _plain(value: Value) -> Any:

@@ -11,7 +11,7 @@ from drkun_tui import hardware, paths, profiles
 from drkun_tui.engine.protocol import Load
 from drkun_tui.errors import EXIT_NO_MODEL, DrkunError
 from drkun_tui.i18n import t
-from drkun_tui.library import fit, inventory
+from drkun_tui.library import adapters, fit, inventory, stores
 from drkun_tui.library.model import Kind, Model
 from drkun_tui.profiles import Profile
 from drkun_tui.settings import Settings
@@ -37,8 +37,10 @@ class Plan:
 
 
 def folders(settings: Settings) -> list[Path]:
-    """Every folder that is searched for models."""
-    return [*paths.model_folders(), *(Path(name).expanduser() for name in settings.model_folders)]
+    """Every folder that is searched for models: ours, the user's own, then other programs'."""
+    own = paths.model_folders()
+    others = [store.path for store in stores.known() if store.path not in own]
+    return [*own, *(Path(name).expanduser() for name in settings.model_folders), *others]
 
 
 def loadable(model: Model) -> bool:
@@ -74,8 +76,9 @@ def _plan(settings: Settings) -> Plan:
     inventory.ensure_loadable(model)
     adapter = _adapter(settings, model)
     shape = model.shape or fit.Shape(weight_bytes=model.size_bytes)
-    context = fit.context_for(shape, machine.ram_available, settings.context_length or None)
-    memory = fit.fit(shape, choice.profile, machine, context.tokens)
+    added = adapter.size_bytes if adapter else 0
+    context = fit.context_for(shape, machine.ram_available - added, settings.context_length or None)
+    memory = fit.fit(shape, choice.profile, machine, context.tokens, added)
     return Plan(
         model=model,
         adapter=adapter,
@@ -85,6 +88,7 @@ def _plan(settings: Settings) -> Plan:
             context_length=context.tokens,
             threads=settings.threads or machine.physical_cores,
             adapter=str(adapter.path) if adapter else None,
+            adapter_scale=settings.adapter_scale if adapter else 1.0,
         ),
         reason=f"{choice.reason} {context.reason}".strip(),
         notice="" if memory.fits else memory.reason,
@@ -95,15 +99,9 @@ def _adapter(settings: Settings, model: Model) -> Model | None:
     if not settings.adapter:
         return None
     adapter = inventory.find(settings.adapter, folders(settings))
-    if adapter.kind is not Kind.GGUF_LORA or adapter.problems:
+    if adapter.kind is not Kind.GGUF_LORA or not adapter.complete:
         message = t("plan.no_adapter", name=adapter.name)
         raise DrkunError("adapter_not_usable", message, t("plan.no_adapter_hint"), EXIT_NO_MODEL)
-    if adapter.architecture != model.architecture:
-        message = t(
-            "plan.mismatch",
-            adapter=adapter.name,
-            theirs=adapter.architecture or "?",
-            ours=model.architecture or "?",
-        )
-        raise DrkunError("adapter_mismatch", message, t("plan.mismatch_hint"), EXIT_NO_MODEL)
+    if reason := adapters.mismatch(adapter, model):
+        raise DrkunError("adapter_mismatch", reason, t("plan.mismatch_hint"), EXIT_NO_MODEL)
     return adapter

@@ -11,6 +11,8 @@ _UNSHOWN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 def printable(text: str, limit: int = 200) -> str:
     """`text` on one line, fit for a screen: control, bidirectional-override and other invisible
     characters become "\N{REPLACEMENT CHARACTER}", and what is longer than `limit` is cut."""
+    if text.isprintable() and len(text) <= limit:
+        return text
     shown = "".join(
         "\N{REPLACEMENT CHARACTER}" if unicodedata.category(c) in _UNSHOWN else c for c in text[: limit + 1]
     )

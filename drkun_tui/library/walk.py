@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 DEPTH = 5
@@ -13,11 +14,33 @@ DEPTH = 5
 FOLDERS = 20_000
 """Most folders of one scan; a whole disk given by mistake ends there."""
 
-_SKIPPED_FOLDER = re.compile(r"\..*|checkpoints|checkpoint-\d+", re.IGNORECASE)
+SKIPPED_FOLDER = re.compile(r"\..*|checkpoints|checkpoint-\d+|(datasets|spaces)--.*", re.IGNORECASE)
+"""Names of folders in which no model is looked for."""
 
 
-def walk(root: Path, seen: set[tuple[int, int]]) -> Iterator[tuple[Path, list[str]]]:
-    """Each folder with its files' names, in order. A folder is visited once, so links may form loops."""
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A folder that could not be looked into, and why."""
+
+    path: Path
+    reason: str
+
+
+def walk(
+    root: Path,
+    seen: set[tuple[int, int]],
+    *,
+    whole: Callable[[Path], bool] = lambda _: False,
+    unreadable: list[Unreadable] | None = None,
+) -> Iterator[tuple[Path, list[str]]]:
+    """Each folder with its files' names, in order. A folder is visited once, so links may form loops.
+
+    Args:
+        root: where to begin; nothing comes of one that does not exist.
+        seen: device and inode of the folders and files that were already met.
+        whole: is this folder one thing, whose folders are not to be walked through?
+        unreadable: takes the folders that exist and cannot be read.
+    """
     waiting = [(root, 0)]
     visited = 0
     while waiting and visited < FOLDERS:
@@ -32,11 +55,15 @@ def walk(root: Path, seen: set[tuple[int, int]]) -> Iterator[tuple[Path, list[st
                 for entry in entries:
                     # What is neither, such as a link to nothing, counts as a file that has a problem.
                     (below if _is_folder(entry) else files).append(entry.name)
-        except OSError:  # not there, not a folder, or not ours to read
+        except (FileNotFoundError, NotADirectoryError):  # or it went while others were looked at
+            continue
+        except OSError as error:
+            if unreadable is not None:
+                unreadable.append(Unreadable(folder, error.strerror or str(error)))
             continue
         yield folder, sorted(files)
-        if depth < DEPTH:
-            names = (name for name in sorted(below, reverse=True) if not _SKIPPED_FOLDER.fullmatch(name))
+        if depth < DEPTH and not whole(folder):
+            names = (name for name in sorted(below, reverse=True) if not SKIPPED_FOLDER.fullmatch(name))
             waiting.extend((folder / name, depth + 1) for name in names)
 
 

@@ -26,6 +26,17 @@ def cell(text: str, width: int, *, right: bool = False) -> str:
     return space + text if right else text + space
 
 
+def middle_cut(text: str, width: int) -> str:
+    """`text` in at most `width` cells, cut in its middle: of a model's name the end tells as much as the
+    beginning."""
+    if cell_len(text) <= width or width < 3:
+        return text
+    end = text
+    while cell_len(end) > width // 2:
+        end = end[1:]
+    return set_cell_size(text, width - 1 - cell_len(end)).rstrip() + "…" + end
+
+
 def size(count: int) -> str:
     """Bytes as people write them: ``17.1 MB``, ``2.5 GB``."""
     number = float(count)

@@ -135,7 +135,7 @@ class Transformers:
 
     def settle(self, request: Generate, answer: str, stopping: Stopping) -> None:
         """See `Engine.settle`."""
-        tokens = prompting.next_history(request, answer, self._template, self._tokenize, self._n_ctx)
+        _, tokens = prompting.next_history(request, answer, self._template, self._tokenize, self._n_ctx)
         if tokens:
             with self._memory():
                 self._evaluate(tokens[self._reuse(tokens) :], stopping)

@@ -148,6 +148,10 @@ class ConsultScreen(Screen[None]):
         name = one_line(plan.model.name + (f" + {plan.adapter.name}" if plan.adapter else ""), 32)
         model = f"{name} {self._progress}".strip()
         parts = [model, t(f"profile.{plan.profile}")]
+        if coming := self.app.downloads_running:
+            done = sum(download.done for download in coming)
+            total = sum(download.total for download in coming)
+            parts.insert(0, t("downloads.status", percent=f"{done / total:.0%}" if total else ""))
         turn = self.session.turn or self.session.last
         if speed := self._speed(turn):
             parts.append(f"{speed:.0f} tok/s")
@@ -423,7 +427,7 @@ class ConsultScreen(Screen[None]):
     async def _delete(self, event: ConversationList.DeleteAsked) -> None:
         if event.conversation_id == self.session.conversation.id and self._busy():
             return
-        if await self.app.push_screen_wait(Confirm(t("consult.delete_question"))):
+        if await self.app.push_screen_wait(Confirm(t("consult.delete_question"), t("consult.confirm_keys"))):
             try:
                 self.app.store.delete_conversation(event.conversation_id)
             except DrkunError as error:

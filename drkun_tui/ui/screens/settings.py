@@ -21,10 +21,13 @@ from drkun_tui.sampling import Sampling
 from drkun_tui.settings import Settings
 from drkun_tui.ui.keys import display
 from drkun_tui.ui.screens.ask_text import AskText
+from drkun_tui.ui.screens.choose import Choose
 from drkun_tui.ui.screens.confirm import Confirm
 from drkun_tui.ui.screens.consult import ConsultScreen
+from drkun_tui.ui.screens.fetch import FetchScreen
 from drkun_tui.ui.screens.help import HelpScreen
 from drkun_tui.ui.screens.models import ModelsScreen
+from drkun_tui.ui.screens.reader import Reader
 from drkun_tui.ui.table import GAP, cell
 from drkun_tui.ui.typeset.sanitise import one_line
 from drkun_tui.ui.widgets.conversation_list import ConversationList
@@ -33,6 +36,7 @@ from drkun_tui.ui.widgets.key_hints import KeyHints
 from drkun_tui.ui.widgets.line_view import LineView
 from drkun_tui.ui.widgets.notice import Notice
 from drkun_tui.ui.widgets.prompt import Prompt
+from drkun_tui.ui.widgets.row_list import RowList
 
 if TYPE_CHECKING:
     from drkun_tui.app import DrkunApp
@@ -43,6 +47,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "language": ("auto", "zh", "en"),
     "think": ("True", "False"),
     "reasoning": ("shown", "collapsed", "hidden"),
+    "hub": ("auto", "hf", "modelscope"),
 }
 
 
@@ -95,8 +100,9 @@ class SettingsScreen(Screen[None]):
 
     def _owners(self) -> tuple[type[DOMNode], ...]:
         """Whatever has keys."""
-        screens = (ConsultScreen, ModelsScreen, SettingsScreen, HelpScreen, Confirm, AskText)
-        return (type(self.app), Prompt, ConversationList, LineView, *screens)
+        places = (ConsultScreen, ModelsScreen, FetchScreen, SettingsScreen)
+        dialogs = (HelpScreen, Confirm, AskText, Choose, Reader)
+        return (type(self.app), Prompt, ConversationList, LineView, RowList, *places, *dialogs)
 
     def _keys(self) -> dict[str, str]:
         """Every action that has an id, with the keys it has now."""

@@ -48,6 +48,14 @@ class Transcript(LineView):
         """Of the last turns only, up to the newest."""
         self._chosen: int | None = None
         self._width = 0
+        self._proposal = ""
+
+    def propose(self, text: str) -> None:
+        """Say this, too, where nothing has been asked yet; "" takes it back."""
+        if text != self._proposal:
+            self._proposal = text
+            if not self._turns:
+                self._lay_out(follow=False)
 
     def show(self, conversation: Conversation) -> None:
         """Show a conversation from its end."""
@@ -126,9 +134,16 @@ class Transcript(LineView):
         width = max(1, (self._width or 80) - GUTTER)
         margin = Span(" " * GUTTER)
         lines: list[Line] = [BLANK]
-        for text, style in (("title", "heading"), ("how", ""), ("example", "quote"), ("safety", "dim")):
-            wrapped = wrap([Span(t(f"welcome.{text}"), style)], width)
-            lines += [*((margin, *line) for line in wrapped), BLANK]
+        said = [
+            (t("welcome.title"), "heading"),
+            (t("welcome.how"), ""),
+            (t("welcome.example"), "quote"),
+            (t("welcome.safety"), "dim"),
+            (self._proposal, "strong"),
+        ]
+        for text, style in said:
+            if text:
+                lines += [*((margin, *line) for line in wrap([Span(text, style)], width)), BLANK]
         return lines
 
     def _top_of(self, index: int) -> int:

@@ -1,0 +1,170 @@
+"""``drkun pull``: fetch a model from a hub. The download is a job of its own; this command follows it."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import shutil
+import signal
+import sys
+from contextlib import suppress
+
+from rich.cells import set_cell_size
+
+from drkun_tui import hardware, paths, settings
+from drkun_tui.errors import EXIT_DONE, EXIT_INTERRUPTED, DrkunError
+from drkun_tui.i18n import set_language, t
+from drkun_tui.library.hub import downloads
+from drkun_tui.library.hub.base import HubError
+from drkun_tui.library.hub.downloads import Downloads
+from drkun_tui.library.hub.protocol import (
+    Done,
+    Event,
+    Failed,
+    FileDone,
+    Paused,
+    Progress,
+    Request,
+    Retrying,
+    encode,
+)
+from drkun_tui.library.hub.resolve import fits_on, resolve
+from drkun_tui.ui.table import size
+from drkun_tui.ui.typeset.sanitise import one_line
+
+CLEAR = "\r\x1b[K"
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Fetch; the exit code says whether everything is there."""
+    set_language(settings.load(paths.settings_file()).language)
+    request = Request(
+        hub=arguments.hub,
+        repo=arguments.repo,
+        store=str(paths.model_store().absolute()),
+        revision=arguments.revision,
+        quant=arguments.quant,
+        include=arguments.include,
+    )
+    asks = not (arguments.yes or arguments.json) and sys.stdin.isatty() and sys.stderr.isatty()
+    try:
+        return asyncio.run(_pull(request, asks=asks, as_json=arguments.json))
+    except asyncio.CancelledError:
+        # Ctrl+C before there was anything to pause.
+        raise KeyboardInterrupt from None
+
+
+async def _pull(request: Request, *, asks: bool, as_json: bool) -> int:
+    stopping = _on_interrupt()
+    all_of_them = Downloads()
+    known = await all_of_them.matching(request)
+    if known is not None and known.running:
+        print(t("pull.already"), file=sys.stderr)
+    elif known is None and asks and not await _agreed(request):
+        print(t("pull.declined"), file=sys.stderr)
+        return EXIT_DONE
+    download = await all_of_them.start(request)
+    shown = Shown(as_json=as_json)
+    pausing = asyncio.ensure_future(_pause(stopping, all_of_them, download.id))
+    try:
+        async for event, _ in all_of_them.follow(download.id, download.offset):
+            shown.add(event)
+            if isinstance(event, Failed):
+                raise downloads.error_of(event.kind, event.values)
+            if isinstance(event, Paused):
+                told = t("pull.paused", done=size(event.done), total=size(event.total))
+                raise DrkunError("paused", told, t("pull.paused_hint"), EXIT_INTERRUPTED)
+    finally:
+        pausing.cancel()
+        shown.end()
+    return EXIT_DONE
+
+
+async def _agreed(request: Request) -> bool:
+    """Show what would be fetched, and ask."""
+    listing = await downloads.files(request.hub, request.repo, request.revision)
+    try:
+        plan = resolve(listing, fits_on(hardware.read()), quant=request.quant, include=request.include)
+    except HubError as error:
+        raise downloads.error_of(error.kind, error.values) from error
+    folder = paths.model_store() / request.repo
+    told = t("pull.files", repo=request.repo, files=len(plan.files), size=size(plan.total), folder=folder)
+    print(told, file=sys.stderr)
+    print(t("pull.ask"), end="", file=sys.stderr, flush=True)
+    answer = await asyncio.to_thread(sys.stdin.readline)
+    return answer.strip().lower() in ("", "y", "yes", "是")
+
+
+def _on_interrupt() -> asyncio.Event:
+    """Set by Ctrl+C; a second one ends the command, and not the download."""
+    loop, pulling, stopping = asyncio.get_running_loop(), asyncio.current_task(), asyncio.Event()
+
+    def interrupt() -> None:
+        if stopping.is_set() and pulling is not None:
+            pulling.cancel()
+        stopping.set()
+
+    with suppress(NotImplementedError):
+        loop.add_signal_handler(signal.SIGINT, interrupt)
+        loop.add_signal_handler(signal.SIGTERM, interrupt)
+    return stopping
+
+
+async def _pause(stopping: asyncio.Event, all_of_them: Downloads, id: str) -> None:
+    await stopping.wait()
+    await all_of_them.pause(id)
+
+
+class Shown:
+    """Events as lines: one that is written anew on a terminal, one for each file elsewhere, JSON for
+    programs."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self._live = sys.stderr.isatty() and not as_json
+
+    def add(self, event: Event) -> None:
+        """Show what is new."""
+        if self._as_json:
+            sys.stdout.buffer.write(encode(event) + b"\n")
+            sys.stdout.buffer.flush()
+        elif isinstance(event, Progress) and self._live:
+            width = shutil.get_terminal_size().columns - 1
+            line = _progress(event)
+            print(CLEAR + set_cell_size(line, width).rstrip(), end="", flush=True, file=sys.stderr)
+        elif isinstance(event, FileDone):
+            self._line(f"{one_line(event.path, 100)}  {size(event.size)}")
+        elif isinstance(event, Retrying):
+            reason = downloads.error_of(event.kind, event.values).message
+            self._line(t("pull.retrying", reason=reason, seconds=f"{event.wait_s:g}"))
+        elif isinstance(event, Done):
+            self.end()
+            print(t("pull.done", folder=event.folder))
+
+    def end(self) -> None:
+        """Leave a clean line."""
+        if self._live:
+            print(CLEAR, end="", flush=True, file=sys.stderr)
+
+    def _line(self, text: str) -> None:
+        self.end()
+        print(text, file=sys.stderr)
+
+
+def _progress(event: Progress) -> str:
+    eta = "" if event.eta_s is None else t("pull.eta", time=duration(event.eta_s))
+    return t(
+        "pull.progress",
+        phase=t(f"pull.{event.phase}"),
+        done=size(event.done),
+        total=size(event.total),
+        speed=size(int(event.speed)),
+        eta=eta,
+    )
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people write them: ``2:05``, ``1:02:03``."""
+    whole = int(seconds)
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"

@@ -1,0 +1,359 @@
+"""The interface's end of downloads: begin, watch, pause, resume and cancel them, however many programs
+look on, and ask a hub what there is.
+
+Each download is a job of its own (`drkun_tui.library.hub.job`) with a folder below ``downloads/`` in the
+data folder; it goes on when the interface ends. Each question is a child process that ends with its
+answer, so no client library is ever in the process that draws.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+
+from drkun_tui import paths
+from drkun_tui.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_NO_MODEL, DrkunError
+from drkun_tui.i18n import has, t
+from drkun_tui.jobs import Job, detached, ended_by
+from drkun_tui.library.fit import size_text
+from drkun_tui.library.hub.base import HubError
+from drkun_tui.library.hub.folder import ModelFolder, unwritable
+from drkun_tui.library.hub.names import check_repo
+from drkun_tui.library.hub.protocol import (
+    ENDED,
+    REQUEST,
+    Answer,
+    Card,
+    Done,
+    Event,
+    Failed,
+    FileDone,
+    Filters,
+    Found,
+    HubName,
+    Limits,
+    ListFiles,
+    Listing,
+    Paused,
+    Phase,
+    Planned,
+    Progress,
+    Question,
+    ReadCard,
+    Request,
+    Results,
+    Retrying,
+    Search,
+    decode_answer,
+    decode_event,
+    encode,
+    read_plan,
+    read_request,
+)
+from drkun_tui.library.printable import printable
+
+JOB = "drkun_tui.library.hub.job"
+INQUIRY = "drkun_tui.library.hub.inquiry"
+
+KEPT = 10
+"""Finished downloads that are remembered."""
+
+_NO_MODEL = {
+    "gated",
+    "unauthorized",
+    "forbidden",
+    "repo_missing",
+    "revision_missing",
+    "file_missing",
+    "no_weights",
+    "pickles_only",
+}
+_BAD_INPUT = {"bad_repo", "nothing_matches", "quant_missing"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Download:
+    """One download as it stands.
+
+    Attributes:
+        id: names it for the methods of `Downloads`.
+        phase: one that has ended for no told reason is ``failed`` (``died``).
+        done: bytes that are there.
+        total: bytes of all files, 0 while that is unknown.
+        speed: bytes a second; 0 when it does not run.
+        eta_s: seconds that it will take; None while unknown.
+        files: bytes of each file that is worked at.
+        error: why it failed.
+        waiting: why a file is being tried again, one sentence; "" when none is.
+        offset: where `Downloads.follow` goes on without repeating what is told here.
+    """
+
+    id: str
+    request: Request
+    phase: Phase
+    done: int = 0
+    total: int = 0
+    speed: float = 0.0
+    eta_s: float | None = None
+    files: dict[str, int]
+    error: DrkunError | None = None
+    waiting: str = ""
+    updated: float = 0.0
+    offset: int = 0
+
+    @property
+    def running(self) -> bool:
+        """Is it at work?"""
+        return self.phase not in ENDED
+
+    @property
+    def folder(self) -> Path:
+        """Where the model is, or will be."""
+        return Path(self.request.store).joinpath(*self.request.repo.split("/"))
+
+
+class Downloads:
+    """All downloads of one data folder.
+
+    Args:
+        root: where their jobs are; by default ``downloads/`` in the data folder.
+    """
+
+    def __init__(self, root: Path | None = None) -> None:
+        self._root = root or paths.home() / "downloads"
+
+    async def all(self) -> list[Download]:
+        """Running, paused, failed and lately finished ones, the newest first."""
+        return await asyncio.to_thread(self._all)
+
+    def _all(self) -> list[Download]:
+        found = (_read(folder) for folder in detached.folders(self._root))
+        return [download for download in found if download is not None]
+
+    async def get(self, id: str) -> Download | None:
+        """One download as it stands now."""
+        return await asyncio.to_thread(_read, self._root / id)
+
+    async def start(self, request: Request) -> Download:
+        """Begin a download. One of the same files that is there already goes on instead.
+
+        Raises:
+            DrkunError: ``bad_repo``, ``unwritable`` or ``job_start_failed``.
+        """
+        try:
+            check_repo(request.repo)
+        except HubError as error:
+            raise error_of(error.kind, error.values) from error
+        same = await self.matching(request)
+        if same is not None and same.phase == "done":
+            # It will be verified again; two lines for one model would tell nothing more.
+            await asyncio.to_thread(detached.remove, self._root / same.id)
+            same = None
+        id = same.id if same else await asyncio.to_thread(self._new, request)
+        return await self.resume(id)
+
+    async def matching(self, request: Request) -> Download | None:
+        """The download that was begun with the same request, however patient."""
+        asked = msgspec.structs.replace(request, limits=Limits())
+        for download in await self.all():
+            if msgspec.structs.replace(download.request, limits=Limits()) == asked:
+                return download
+        return None
+
+    def _new(self, request: Request) -> str:
+        finished = [download for download in self._all() if download.phase == "done"]
+        for old in finished[KEPT:]:
+            detached.remove(self._root / old.id)
+        try:
+            folder = detached.new_folder(self._root)
+            detached.write_whole(folder / REQUEST, encode(request))
+        except OSError as error:
+            told = unwritable(self._root, error)
+            raise error_of(told.kind, told.values) from error
+        return folder.name
+
+    async def resume(self, id: str) -> Download:
+        """Go on with a download that does not run; one that does just goes on. To see everything that it
+        does from now on, follow it from the offset of what is returned.
+
+        Raises:
+            DrkunError: ``job_start_failed``, or ``no_download``, there is none of this id.
+        """
+        before = await self.get(id)
+        if before is None:
+            raise error_of("no_download", {"id": id})
+        await detached.start(JOB, self._root / id)
+        after = await self.get(id)
+        # What was told while it began is told by `follow`.
+        return replace(after or before, offset=before.offset)
+
+    async def pause(self, id: str) -> None:
+        """Stop a download, and keep what it has; returns when it has stopped.
+
+        Raises:
+            DrkunError: ``unwritable``.
+        """
+        try:
+            await detached.stop(self._root / id)
+        except OSError as error:
+            told = unwritable(self._root, error)
+            raise error_of(told.kind, told.values) from error
+
+    async def cancel(self, id: str) -> None:
+        """Stop a download, forget it, and remove what it has brought of a model that is not whole.
+        The caller has asked first. A finished one is only forgotten.
+
+        Raises:
+            DrkunError: something cannot be removed, or another program downloads this model (``busy``).
+        """
+        await self.pause(id)
+        await asyncio.to_thread(self._discard, id)
+
+    def _discard(self, id: str) -> None:
+        folder = self._root / id
+        download = _read(folder)
+        if download is None:
+            return
+        plan = read_plan(folder)
+        if download.phase != "done" and plan is not None:
+            store = Path(download.request.store)
+            events = detached.events(folder, decode_event)
+            fetched = {event.path for event in events if isinstance(event, FileDone) and event.fetched}
+            try:
+                with ModelFolder(store, download.request.hub, download.request.repo) as place:
+                    place.discard(plan, fetched)
+            except HubError as error:
+                raise error_of(error.kind, error.values) from error
+            except OSError as error:
+                told = unwritable(store, error)
+                raise error_of(told.kind, told.values) from error
+        detached.remove(folder)
+
+    async def follow(self, id: str, offset: int = 0) -> AsyncIterator[tuple[Event, int]]:
+        """Events from `offset` on as they come, each with the offset behind it; ends with the download.
+        One whose process died without a word ends with `Failed` of kind ``died``."""
+        last: Event | None = None
+        async for event, behind in detached.follow(self._root / id, decode_event, offset):
+            last, offset = event, behind
+            yield event, behind
+        if not isinstance(last, Paused | Done | Failed):
+            download = await self.get(id)
+            if download is not None and download.error is not None and download.error.kind == "died":
+                yield Failed("died", {"log": str(self._root / id / detached.LOG)}), offset
+
+
+# Questions
+
+
+async def search(hub: HubName, query: str, filters: Filters | None = None, limit: int = 30) -> list[Found]:
+    """Models on a hub whose name matches, the most downloaded first.
+
+    Raises:
+        DrkunError: the hub cannot be asked.
+    """
+    answer = await _ask(Search(hub, query, filters or Filters(), limit))
+    return answer.found if isinstance(answer, Results) else []
+
+
+async def files(hub: HubName, repo: str, revision: str = "") -> Listing:
+    """The files of a repository, for `choose.variants` and `resolve.resolve`.
+
+    Raises:
+        DrkunError: there is no such repository, it is not open to us, or the hub cannot be asked.
+    """
+    answer = await _ask(ListFiles(hub, repo, revision))
+    return answer if isinstance(answer, Listing) else Listing(revision, [])
+
+
+async def card(hub: HubName, repo: str, revision: str = "") -> str:
+    """A model's card: a stranger's Markdown, at most 256 KiB; "" when there is none.
+
+    Raises:
+        DrkunError: as `files`.
+    """
+    answer = await _ask(ReadCard(hub, repo, revision))
+    return answer.text if isinstance(answer, Card) else ""
+
+
+async def _ask(question: Question) -> Answer:
+    log = paths.home() / "hub.log"
+    job: Job[Answer] = Job(INQUIRY, decode_answer, log)
+    try:
+        await job.start()
+        job.send(encode(question))
+        answer = await job.next_event()
+    except OSError as error:
+        raise error_of("died", {"log": str(log)}) from error
+    finally:
+        # Whoever no longer waits for the answer does not wait for the process either.
+        await job.close(patience_s=0.5)
+    if answer is None:
+        raise error_of("died", {"log": str(log), "how": ended_by(job.exit_code)})
+    if isinstance(answer, Failed):
+        raise error_of(answer.kind, answer.values)
+    return answer
+
+
+def error_of(kind: str, values: dict[str, str | int]) -> DrkunError:
+    """The error that a kind of failure is, in the reader's language."""
+    if not has(f"fetch.{kind}"):
+        values, kind = {"reason": printable(kind)}, "internal"
+    shown: dict[str, str | int] = {}
+    for name, value in values.items():
+        if isinstance(value, str):
+            shown[name] = printable(value)
+        else:
+            shown |= {name: value, f"{name}_size": size_text(value)}
+    code = EXIT_BAD_INPUT if kind in _BAD_INPUT else EXIT_NO_MODEL if kind in _NO_MODEL else EXIT_FAILED
+    hint = f"fetch.{kind}_hint"
+    return DrkunError(kind, t(f"fetch.{kind}", **shown), t(hint, **shown) if has(hint) else "", code)
+
+
+# One job's folder
+
+
+def _read(folder: Path) -> Download | None:
+    """A download as its folder tells; None when it is none."""
+    request = read_request(folder)
+    if request is None:
+        return None
+    # Asked in this order, so that the news of what ends meanwhile is not missed.
+    state = detached.state(folder)
+    events, offset = detached.last_events(folder, decode_event)
+    told: dict[str, object] = {"phase": state.phase if state else "paused", "files": {}}
+    if state is not None and state.phase not in ENDED and not state.alive:
+        told |= {"phase": "failed", "error": error_of("died", {"log": str(folder / detached.LOG)})}
+    elif state is not None and state.error:
+        values = dict(state.error)
+        told["error"] = error_of(str(values.pop("kind", "")), values)
+    for event in events:
+        told |= _told_by(event)
+    if told["phase"] in ENDED:
+        told |= {"speed": 0.0, "eta_s": None, "files": {}, "waiting": ""}
+    return Download(
+        id=folder.name,
+        request=request,
+        updated=state.updated if state else 0.0,
+        offset=offset,
+        **told,  # type: ignore[arg-type]
+    )
+
+
+def _told_by(event: Event) -> dict[str, object]:
+    """What an event changes of a `Download`."""
+    if isinstance(event, Planned):
+        return {"done": event.have, "total": event.total}
+    if isinstance(event, Progress):
+        fields = ("done", "total", "speed", "eta_s", "files")
+        return {name: getattr(event, name) for name in fields} | {"waiting": ""}
+    if isinstance(event, Retrying):
+        return {"waiting": error_of(event.kind, event.values).message}
+    if isinstance(event, Paused):
+        return {"done": event.done, "total": event.total}
+    if isinstance(event, Done):
+        return {"done": event.total, "total": event.total}
+    return {}

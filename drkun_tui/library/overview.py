@@ -1,0 +1,75 @@
+"""The library at a glance: every model with what it needs here and how fast it will be, adapters after
+their base."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from drkun_tui import profiles
+from drkun_tui.hardware import Hardware
+from drkun_tui.library import adapters, inventory
+from drkun_tui.library.fit import Fit
+from drkun_tui.library.model import Model
+from drkun_tui.library.speed import Known, Speed, estimate
+from drkun_tui.library.walk import Unreadable
+from drkun_tui.profiles import Profile
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One model.
+
+    Attributes:
+        base: of an adapter, the model that it goes with; None where that is not here.
+        fits: by the name of the profile.
+        speed: under the profile that would be used here; None where too little is known.
+    """
+
+    model: Model
+    base: Model | None
+    fits: dict[str, Fit]
+    speed: Speed | None
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """All models, and the folders that could not be looked into."""
+
+    entries: list[Entry]
+    unreadable: list[Unreadable]
+
+
+def overview(folders: Iterable[Path], machine: Hardware, known: Known) -> Overview:
+    """Look through the folders, and put everything together.
+
+    Takes as long as a scan does: not for the thread that draws.
+
+    Args:
+        known: how fast this machine is, as far as that is known.
+    """
+    found = inventory.survey(folders)
+    profile = profiles.choose(Profile.AUTO, machine).profile
+    entries = []
+    for model, base in zip(found.models, adapters.bases(found.models), strict=True):
+        answering = base if model.is_adapter else model
+        speed = None
+        if answering is not None and answering.shape is not None and not model.problems:
+            speed = estimate(
+                answering.path, answering.shape, profile, machine, known, adapter=model.is_adapter
+            )
+        entries.append(Entry(model, base, model.fits(machine), speed))
+    return Overview(_adapters_after_bases(entries), found.unreadable)
+
+
+def _adapters_after_bases(entries: Sequence[Entry]) -> list[Entry]:
+    below: dict[int, list[Entry]] = {}
+    for entry in entries:
+        if entry.base is not None:
+            below.setdefault(id(entry.base), []).append(entry)
+    ordered: list[Entry] = []
+    for entry in entries:
+        if entry.base is None:
+            ordered += [entry, *below.get(id(entry.model), ())]
+    return ordered
