@@ -89,7 +89,7 @@ def put_models(store: Path) -> None:
     lora = store / "Sogrey" / "Chinese-medical-lora"
     told = {"peft_type": "LORA", "base_model_name_or_path": "Qwen/Qwen3-4B", "r": 16, "lora_alpha": 16}
     told["target_modules"] = ["q_proj", "v_proj"]
-    ranks = {}
+    ranks: dict[str, list[int]] = {}
     for name, (outputs, inputs) in ((n, s) for n, s in weights.items() if "q_proj" in n or "v_proj" in n):
         module = f"base_model.model.{name.removesuffix('.weight')}"
         ranks |= {f"{module}.lora_A.weight": [16, inputs], f"{module}.lora_B.weight": [outputs, 16]}
@@ -132,7 +132,7 @@ async def take() -> dict[str, str]:
     store = paths.model_store()
     put_models(store)
     app = DrkunApp(Settings(language="zh"))
-    pictures = {}
+    pictures: dict[str, str] = {}
     async with app.run_test(size=SIZE) as pilot:
         await until(pilot, lambda: app.session.engine.loaded)
         await pilot.press("f3")
