@@ -106,6 +106,10 @@ class Ready(msgspec.Struct, frozen=True, tag="ready", kw_only=True):
     """False where the file brings no chat template and ChatML is used."""
     can_toggle_thinking: bool
     """The template reads ``enable_thinking``."""
+    weight_bytes: int = 0
+    """On the GPU, right after the weights were loaded; 0 where none is used or the engine cannot tell."""
+    reserved_bytes: int = 0
+    """On the GPU, for weights, KV cache and buffers, ready to answer; 0 as above."""
     cpu_layers: int = 0
     """Layers that found no room on the GPU and are computed at the CPU's pace."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -33,7 +34,7 @@ LARGEST_BATCH = 512
 
 SMALLEST_BATCH = 16
 
-BATCH_S = 0.06
+BATCH_S = 0.08
 """A batch should take no longer: a cancel is noticed between two of them."""
 
 _PRIMED = 8
@@ -53,6 +54,7 @@ class Transformers:
 
     def load(self, request: Load, emit: Emit) -> Ready:
         """See `Engine.load`."""
+        loading.import_libraries(request)
         began = time.perf_counter()
         emit(Loading("weights", 0.0))
         self._device = loading.device_for(request)
@@ -62,6 +64,8 @@ class Transformers:
         self._model, self._tokenizer = loaded.model, loaded.tokenizer
         self._backend: Tokenizer = loaded.tokenizer.backend_tokenizer
         parameters, size = self._model.num_parameters(), self._model.get_memory_footprint()
+        on_gpu = self._device.type == "cuda"
+        weight_bytes = torch.cuda.memory_allocated() if on_gpu else 0
         self._adapters = Adapters(self._model, Path(request.path))
         self._can_merge = request.weights != "nf4"
         self._n_ctx = request.context_length
@@ -97,6 +101,8 @@ class Transformers:
             safe_mode=request.safe_mode,
             has_template=bool(source),
             can_toggle_thinking=self._template.can_toggle_thinking,
+            weight_bytes=weight_bytes,
+            reserved_bytes=torch.cuda.memory_reserved() if on_gpu else 0,
             cpu_layers=loaded.cpu_layers,
         )
 
@@ -166,23 +172,36 @@ class Transformers:
 
     def _warm_up(self) -> None:
         """Use everything once, so that no answer pays for it, and find out how large a batch may be."""
-        self._batch = SMALLEST_BATCH
-        while True:
-            for _ in range(2):  # the first time, libraries choose and load their kernels
-                self._reuse([])
-                began = time.perf_counter()
-                self._evaluate([0] * self._batch, lambda: False)
-                took = time.perf_counter() - began
-            # Twice as many take at most twice as long. The size stays, so that answers can be repeated.
-            if took > BATCH_S / 2 or 2 * self._batch > min(LARGEST_BATCH, self._n_ctx // 2):
-                break
-            self._batch *= 2
+        self._batch = self._largest_batch()
+        self._reuse([])
+        self._evaluate([0], lambda: False)
         self._picker.begin(Sampling(), 0, len(self._cached), [])
         for pick in (self._pick_sampled, self._pick_greedy):
             pick()
             self._decoder_in_use.step(len(self._cached))
         self._check(int(self._picker.chosen[len(self._cached)]))
         self._reuse([])
+
+    def _largest_batch(self) -> int:
+        """The largest batch that takes no longer than `BATCH_S`."""
+        most = min(LARGEST_BATCH, self._n_ctx // 2)
+        sizes = [SMALLEST_BATCH << n for n in range(most.bit_length()) if SMALLEST_BATCH << n <= most]
+        sizes = sizes or [most]
+        if self._device.type == "cuda":
+            # Most cards need no second try.
+            return next((size for size in reversed(sizes) if self._batch_s(size) <= BATCH_S), sizes[0])
+        return max(itertools.takewhile(lambda size: self._batch_s(size) <= BATCH_S, sizes), default=sizes[0])
+
+    def _batch_s(self, size: int) -> float:
+        """Seconds that a batch takes."""
+        self._batch = size
+        took = 0.0
+        for _ in range(2):  # the first time, libraries choose and load their kernels
+            self._reuse([])
+            began = time.perf_counter()
+            self._evaluate([0] * size, lambda: False)
+            took = time.perf_counter() - began
+        return took
 
     def _stop_tokens(self) -> frozenset[int]:
         """Every token that ends a turn: the declared ones, and the special token with which the template

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.util
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -38,6 +39,14 @@ class Loaded:
     """Modules that found no room on the GPU."""
 
 
+def import_libraries(request: Load) -> None:
+    """Import now what loading would import by and by, so that its time is not taken for the model's."""
+    names = ["transformers.models.auto.modeling_auto", "transformers.models.auto.tokenization_auto", "peft"]
+    for name in (*names, *(["bitsandbytes"] if request.weights == "nf4" else [])):
+        with contextlib.suppress(ImportError):  # whoever needs it says so
+            importlib.import_module(name)
+
+
 def device_for(request: Load) -> torch.device:
     """The device that `request` wants, and its share of memory.
 
@@ -54,6 +63,8 @@ def device_for(request: Load) -> torch.device:
         free, total = torch.cuda.mem_get_info()
     except (RuntimeError, AssertionError) as error:
         raise EngineError("no_cuda", reason=_reason(error), version=torch.__version__) from error
+    # cuDNN makes a plan for every length of the context, a tenth of a second each.
+    torch.backends.cuda.enable_cudnn_sdp(False)
     if request.memory_limit:
         share = max(request.memory_limit - CONTEXT_BYTES, GIB) / total
         torch.cuda.set_per_process_memory_fraction(min(1.0, share))
