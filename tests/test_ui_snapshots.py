@@ -18,7 +18,8 @@ from drkun_tui.app import DrkunApp
 from drkun_tui.consult.conversation import State
 from drkun_tui.consult.store import Store
 from drkun_tui.engine import safe_mode
-from tests.ui_helpers import Chat, plainly, stored
+from tests import gguf_files
+from tests.ui_helpers import Chat, gguf_folder, plainly, stored
 
 REASONING = "患者想了解：血压偏高时吃什么、怎么量。\n这个问题属于心血管科。\n先说明饮食，再给出测量的办法。"
 ANSWER = """血压偏高时，**饮食**和*作息*同样要紧：
@@ -89,6 +90,8 @@ def consultations() -> None:
 
 def program(**changes: Any) -> DrkunApp:
     safe_mode.remember(paths.machine_file())
+    # Whoever has a model is not told which one suits this machine.
+    gguf_files.write(gguf_folder() / "own.gguf")
     return DrkunApp(plainly(**changes), paths.settings_file())
 
 
@@ -110,6 +113,7 @@ def at_rest(*keys: str, opened: bool = True) -> Callable[[Pilot[Any]], Awaitable
             await it.press("home", "enter")
             await it.until(lambda: it.turns)
         await it.press(*keys)
+        await it.until(lambda: not it.working() & {"proposal", "guide", "scan", "measure"})
 
     return prepare
 

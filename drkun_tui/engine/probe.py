@@ -102,9 +102,16 @@ def main() -> None:
         cache_s=(uncached - cached) / cache_bytes,
         prefill_attention=HEADS * BATCH * CONTEXT * 2 * HEAD / probe.attention(BATCH),
         operation_s=probe.operation(),
+        last_cache=last_cache(),
         quiet=probe.quiet,
     )
     sys.stdout.buffer.write(msgspec.json.encode(rates) + b"\n")
+
+
+def last_cache() -> int:
+    """Bytes of the CPU's last cache; 0 where the system does not tell, which is anywhere but on Linux."""
+    sizes = (path.read_text() for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"))
+    return max((int(size.strip().removesuffix("K")) * 1024 for size in sizes), default=0)
 
 
 class Probe:

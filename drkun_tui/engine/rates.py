@@ -35,6 +35,8 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True):
     """Multiply-adds a second of attention over a batch of tokens."""
     operation_s: float
     """Seconds of an operation that has next to nothing to do: its start, and the threads' waiting."""
+    last_cache: int
+    """Bytes of the CPU's last cache; 0 is unknown."""
     quiet: bool
     """False when other programs wanted the cores all the time; then it is worth measuring again."""
     measured_at: float = 0.0

@@ -20,9 +20,16 @@ from drkun_tui.library.gguf_header import Part
 from drkun_tui.library.gguf_types import TENSOR_TYPES
 from drkun_tui.profiles import Profile
 
-OPERATIONS = 170
+OPERATIONS = 370
 """Empty operations that a layer's own overhead is worth: twenty operations at which all threads wait for
 each other, those with weights several times, and the first cache lines of each matrix."""
+
+USUAL = 1.08
+"""How much longer a kernel takes in the run of a model than when it was measured at its best."""
+
+CACHED = 0.4
+"""Of the time for weights and layers, what is left where the whole model stays in the last cache, as the
+bundled one does on most machines; then its keys and values do, too."""
 
 SAMPLING_S = 4e-9
 """Seconds for each token of the vocabulary to pick one of them: penalties, top-k, top-p."""
@@ -59,7 +66,8 @@ def decode_s(shape: Shape, rates: Rates, context: float) -> float:
     """Seconds of one token on the CPU after `context` others."""
     # Most of attention's cost is for each position, not for each of a head's elements.
     head_s = rates.attention_s * (0.6 + 0.4 * shape.head_length / 128)
-    attention = context * (shape.heads * head_s + shape.cache_bytes * rates.cache_s)
+    cache_s = 0.0 if _stays_cached(shape, rates) else rates.cache_s
+    attention = context * (shape.heads * head_s + shape.cache_bytes * cache_s)
     return _weights_s(shape, rates, "layers", "experts") + attention + _token_s(shape, rates)
 
 
@@ -74,7 +82,7 @@ def prefill_s(shape: Shape, rates: Rates, tokens: int, start: int = 0) -> float:
     taken = 0.0
     for begin in range(0, tokens, BATCH):
         batch = min(BATCH, tokens - begin)
-        computing = sum(
+        computing = USUAL * sum(
             count * batch / rates.prefill[_like(kind, rates.prefill)]
             for kind, count in _elements(shape, "layers", "experts").items()
         )
@@ -89,6 +97,8 @@ def _token_s(shape: Shape, rates: Rates) -> float:
     """Seconds of whatever is done once for each token that is sampled."""
     output = _weights_s(shape, rates, "output" if _has_output(shape) else "embedding")
     waiting = shape.layers * OPERATIONS * rates.operation_s
+    if _stays_cached(shape, rates):
+        waiting *= CACHED
     return output + waiting + shape.vocabulary * SAMPLING_S + TOKEN_S
 
 
@@ -97,8 +107,12 @@ def _weights_s(shape: Shape, rates: Rates, *parts: Part) -> float:
     seconds = 0.0
     for kind, count in _elements(shape, *parts).items():
         like = _like(kind, rates.decode)
-        seconds += count * _PER_ELEMENT[like] / rates.decode[like]
-    return seconds
+        seconds += USUAL * count * _PER_ELEMENT[like] / rates.decode[like]
+    return seconds * CACHED if _stays_cached(shape, rates) else seconds
+
+
+def _stays_cached(shape: Shape, rates: Rates) -> bool:
+    return shape.weight_bytes < rates.last_cache
 
 
 def _elements(shape: Shape, *parts: Part) -> dict[str, float]:
