@@ -42,8 +42,14 @@ $(SETUP): pyproject.toml | $(BIN)/python
 	$(PYTHON) -m pip --python $(BIN)/python install --quiet -e .
 	@touch $@
 
+# The GPU engine is tested on the CPU, too, where a CPU build of torch can be had; nothing brings CUDA.
 $(TOOLS): $(SETUP)
-	$(PYTHON) -m pip --python $(BIN)/python install --quiet -e ".[dev]"
+	@if $(PYTHON) -m pip --python $(BIN)/python install --quiet "torch==2.13.0+cpu"; then \
+		$(PYTHON) -m pip --python $(BIN)/python install --quiet -e ".[dev,gpu]" gguf; \
+	else \
+		echo "No CPU build of torch is at hand: the tests of the GPU engine are skipped."; \
+		$(PYTHON) -m pip --python $(BIN)/python install --quiet -e ".[dev]"; \
+	fi
 	@touch $@
 
 clean:

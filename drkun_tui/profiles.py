@@ -5,6 +5,8 @@ A profile is no engine. ``auto`` looks at the machine and picks one of the other
 
 from __future__ import annotations
 
+import importlib.util
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -31,6 +33,13 @@ class Profile(StrEnum):
 LOCAL = (Profile.AUTO, Profile.CPU, Profile.GPU8, Profile.GPU16)
 """Those that load a model on this machine."""
 
+PACKAGES = {
+    Profile.CPU: ("torch", "transformers", "peft", "accelerate"),
+    Profile.GPU8: ("torch", "transformers", "peft", "accelerate", "bitsandbytes"),
+    Profile.GPU16: ("torch", "transformers", "peft", "accelerate"),
+}
+"""What models in safetensors form need under each; a GGUF needs none of them."""
+
 CLASS_BYTES = {Profile.GPU8: 15 * GIB // 2, Profile.GPU16: 15 * GIB}
 """What a card of each class leaves to a model: its nominal memory less the driver's and the screen's."""
 
@@ -50,14 +59,27 @@ def availability(profile: Profile, hardware: Hardware) -> tuple[bool, str]:
     if profile is Profile.REMOTE:
         return False, t("hardware.profile_remote_later")
     if gpu := hardware.nvidia:
-        return False, t("hardware.profile_gpu_later", gpu=gpu.name)
+        if missing := missing_packages(profile):
+            return False, t("hardware.profile_gpu_packages", gpu=gpu.name, packages=", ".join(missing))
+        return True, t(f"hardware.profile_{profile}", gpu=gpu.name)
     if hardware.gpus:
         return False, t("hardware.profile_gpu_other", gpu=hardware.gpus[0].name)
     return False, hardware.gpu_note or t("hardware.no_nvidia")
 
 
-def choose(wanted: Profile, hardware: Hardware) -> Choice:
+def missing_packages(profile: Profile) -> list[str]:
+    """Which of `PACKAGES` are not installed. None of them is imported to find out."""
+    return [name for name in PACKAGES[profile] if importlib.util.find_spec(name) is None]
+
+
+def choose(wanted: Profile, hardware: Hardware, fits: Callable[[Profile], bool] | None = None) -> Choice:
     """The profile to use: the wanted one, or for ``auto`` the best that works here.
+
+    Args:
+        wanted: what the user asks for.
+        hardware: this machine.
+        fits: of a model in safetensors form, does it fit under a profile? None for a GGUF, which llama.cpp
+            runs on the CPU.
 
     Raises:
         DrkunError: ``profile_unavailable``, the wanted one does not work here.
@@ -68,14 +90,28 @@ def choose(wanted: Profile, hardware: Hardware) -> Choice:
             raise DrkunError(
                 "profile_unavailable", reason, t("hardware.profile_unavailable_hint"), EXIT_BAD_INPUT
             )
+        if wanted in CLASS_BYTES and fits is None:
+            return Choice(Profile.CPU, t("hardware.profile_gguf"))
         return Choice(wanted, reason)
-    _, gpu_reason = availability(Profile.GPU16, hardware)
+    if fits is not None:
+        for profile in (Profile.GPU16, Profile.GPU8):
+            usable, reason = availability(profile, hardware)
+            if usable and fits(profile):
+                return Choice(profile, t("hardware.profile_auto_gpu", reason=reason))
+    elif hardware.nvidia is not None:
+        return Choice(Profile.CPU, t("hardware.profile_gguf"))
+    usable, gpu_reason = availability(Profile.GPU16, hardware)
+    if usable:
+        gpu_reason = t("hardware.profile_gpu_full")
     return Choice(Profile.CPU, t("hardware.profile_auto", reason=gpu_reason.rstrip("。.")))
 
 
 def budget(profile: Profile, hardware: Hardware) -> int:
-    """Bytes that a model may take under this profile: what is free now, or for a GPU profile on a
-    machine without one, what a card of that class would leave."""
+    """Bytes that a model may take under this profile: what is free now, in four bits no more than a small
+    card has; for a GPU profile on a machine without one, what a card of that class would leave."""
     if profile not in CLASS_BYTES:
         return hardware.ram_available
-    return hardware.nvidia.free_bytes if hardware.nvidia else CLASS_BYTES[profile]
+    if hardware.nvidia is None:
+        return CLASS_BYTES[profile]
+    free = hardware.nvidia.free_bytes
+    return min(free, CLASS_BYTES[profile]) if profile is Profile.GPU8 else free

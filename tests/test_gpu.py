@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
-torch = pytest.importorskip("torch")
+from benchmarks.gpu import Engine
+from drkun_tui import hardware
+from drkun_tui.engine.protocol import ChatMessage, Generate, Load, Ready
+from drkun_tui.engine.transformers.engine import Transformers
+from tests.transformers_models import PLAIN, lora, starter
+
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU"),
 ]
-
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig  # noqa: E402
-
-from drkun_tui import hardware  # noqa: E402
-from drkun_tui.engine.protocol import ChatMessage, Generate, Load  # noqa: E402
-from drkun_tui.engine.transformers.engine import Transformers  # noqa: E402
-from tests.transformers_models import PLAIN, lora, starter  # noqa: E402
 
 QUESTION = "最近总是头晕，应该怎么办？"
 
@@ -51,9 +53,8 @@ def answer(engine: Transformers) -> str:
 
 
 def generated(path: Path, weights: str, adapter: Path | None = None) -> str:
-    from peft import PeftModel
-
-    settings = {"dtype": torch.bfloat16}
+    """What Transformers' own ``generate`` makes of the same prompt."""
+    settings: dict[str, Any] = {"dtype": torch.bfloat16}
     if weights == "nf4":
         settings["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
@@ -61,15 +62,14 @@ def generated(path: Path, weights: str, adapter: Path | None = None) -> str:
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=torch.bfloat16,
         )
-    model = AutoModelForCausalLM.from_pretrained(path, device_map={"": 0}, **settings)
+    model: Any = AutoModelForCausalLM.from_pretrained(path, device_map={"": 0}, **settings)
     if adapter:
         model = PeftModel.from_pretrained(model, str(adapter))
-    tokenizer = AutoTokenizer.from_pretrained(path)
-    ids = tokenizer.apply_chat_template(
-        [{"role": "user", "content": QUESTION}], add_generation_prompt=True, return_tensors="pt"
-    )
-    ids = ids["input_ids"] if not torch.is_tensor(ids) else ids
-    out = model.generate(ids.cuda(), do_sample=False, max_new_tokens=PLAIN.max_tokens)[0, ids.shape[1] :]
+    tokenizer: Any = AutoTokenizer.from_pretrained(path)
+    asked = [{"role": "user", "content": QUESTION}]
+    text = tokenizer.apply_chat_template(asked, add_generation_prompt=True, tokenize=False)
+    ids = tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids.cuda()
+    out = model.generate(ids, do_sample=False, max_new_tokens=PLAIN.max_tokens)[0, ids.shape[1] :]
     return str(tokenizer.decode(out, skip_special_tokens=True))
 
 
@@ -109,9 +109,6 @@ def test_a_seed_repeats_an_answer_on_the_gpu(folder: Path) -> None:
 
 
 def test_killing_the_engine_gives_the_memory_back(tmp_path: Path, folder: Path) -> None:
-    from benchmarks.gpu import Engine
-    from drkun_tui.engine.protocol import Ready
-
     def free() -> int:
         card = hardware.read().nvidia
         assert card is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import os
 import platform
 import subprocess
@@ -239,29 +240,67 @@ def machine(*gpus: Gpu, ram: int = 16 * GIB) -> Hardware:
 CARD = Gpu("NVIDIA Made Up", 24 * GIB, 20 * GIB, "nvidia 570.1", "nvidia")
 
 
-def test_profiles_say_truly_why_they_cannot_be_used() -> None:
+@pytest.fixture
+def packages(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """The packages that count as installed; change it at will."""
+    there = {name for names in profiles.PACKAGES.values() for name in names}
+    real = importlib.util.find_spec
+
+    def find(name: str, package: str | None = None) -> object:
+        if any(name in names for names in profiles.PACKAGES.values()):
+            return object() if name in there else None
+        return real(name, package)
+
+    monkeypatch.setattr(importlib.util, "find_spec", find)
+    return there
+
+
+def test_profiles_say_truly_why_they_cannot_be_used(packages: set[str]) -> None:
     assert profiles.availability(Profile.CPU, machine())[0]
     assert profiles.availability(Profile.AUTO, machine(CARD))[0]
     assert profiles.availability(Profile.GPU8, machine()) == (False, "No NVIDIA GPU.")
-    usable, reason = profiles.availability(Profile.GPU16, machine(CARD))
+    for profile in (Profile.GPU8, Profile.GPU16):
+        usable, reason = profiles.availability(profile, machine(CARD))
+        assert usable
+        assert CARD.name in reason
+    packages.remove("bitsandbytes")
+    usable, reason = profiles.availability(Profile.GPU8, machine(CARD))
     assert not usable
-    assert CARD.name in reason
-    assert "Transformers" in reason
+    assert "bitsandbytes" in reason and "drkun[gpu]" in reason
+    assert profiles.availability(Profile.GPU16, machine(CARD))[0]
+    packages.remove("torch")
+    assert "torch" in profiles.availability(Profile.GPU16, machine(CARD))[1]
     assert not profiles.availability(Profile.REMOTE, machine(CARD))[0]
 
 
-def test_choosing_a_profile() -> None:
-    chosen = profiles.choose(Profile.AUTO, machine(CARD))
-    assert chosen.profile is Profile.CPU
-    assert CARD.name in chosen.reason
-    assert profiles.choose(Profile.CPU, machine()).profile is Profile.CPU
+def test_choosing_a_profile(packages: set[str]) -> None:
+    def choose(wanted: Profile, *fitting: Profile, card: bool = True) -> Profile:
+        own = machine(CARD) if card else machine()
+        chosen = profiles.choose(wanted, own, lambda profile: profile in fitting)
+        assert chosen.reason
+        return chosen.profile
+
+    assert choose(Profile.AUTO, Profile.GPU8, Profile.GPU16) is Profile.GPU16
+    assert choose(Profile.AUTO, Profile.GPU8) is Profile.GPU8
+    assert choose(Profile.AUTO) is Profile.CPU
+    assert choose(Profile.AUTO, Profile.GPU16, card=False) is Profile.CPU
+    assert choose(Profile.GPU8) is Profile.GPU8
+    packages.remove("torch")
+    assert choose(Profile.AUTO, Profile.GPU16) is Profile.CPU
     with pytest.raises(DrkunError) as caught:
-        profiles.choose(Profile.GPU8, machine())
+        choose(Profile.GPU8, card=False)
     assert (caught.value.kind, caught.value.exit_code) == ("profile_unavailable", EXIT_BAD_INPUT)
+
+
+def test_a_gguf_runs_on_the_cpu_whatever_card_there_is(packages: set[str]) -> None:
+    for wanted in (Profile.AUTO, Profile.GPU16, Profile.CPU):
+        assert profiles.choose(wanted, machine(CARD)).profile is Profile.CPU
+    assert "GGUF" in profiles.choose(Profile.GPU16, machine(CARD)).reason
 
 
 def test_budgets() -> None:
     assert profiles.budget(Profile.CPU, machine(ram=3 * GIB)) == 3 * GIB
     assert profiles.budget(Profile.GPU8, machine()) == 7.5 * GIB
     assert profiles.budget(Profile.GPU16, machine()) == 15 * GIB
-    assert profiles.budget(Profile.GPU8, machine(CARD)) == 20 * GIB
+    assert profiles.budget(Profile.GPU8, machine(CARD)) == 7.5 * GIB
+    assert profiles.budget(Profile.GPU16, machine(CARD)) == 20 * GIB

@@ -103,7 +103,7 @@ def test_kinds_come_from_content_not_from_names(tmp_path: Path) -> None:
     assert all(model.complete for model in found.values())
 
 
-def test_a_base_model(tmp_path: Path) -> None:
+def test_a_base_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = only(put_base(tmp_path / "Qwen" / "Tiny"))
     assert model.name == "Tiny"
     assert (model.architecture, model.quantization, model.context_length) == (
@@ -115,9 +115,13 @@ def test_a_base_model(tmp_path: Path) -> None:
     assert model.shape
     assert model.shape.cache_bytes == 2 * 2 * 32 * 2
     assert model.shape.embedding_parameters == 32 * 64
+    monkeypatch.setattr(inventory, "missing_packages", lambda _: ["torch"])
     with pytest.raises(DrkunError) as caught:
         inventory.ensure_loadable(model)
     assert caught.value.kind == "model_unusable"
+    assert "torch" in caught.value.message and "drkun[gpu]" in caught.value.hint
+    monkeypatch.setattr(inventory, "missing_packages", lambda _: [])
+    inventory.ensure_loadable(model)
 
 
 def test_a_base_model_of_several_modalities_or_packed(tmp_path: Path) -> None:

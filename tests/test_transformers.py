@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,14 +16,17 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-from drkun_tui import i18n
+from drkun_tui import hardware, i18n
 from drkun_tui.engine.base import EngineError
 from drkun_tui.engine.protocol import Failed, Finished, Generate, Loading, Partial, Ready
 from drkun_tui.engine.transformers.engine import Transformers
 from drkun_tui.engine.transformers.generic import GenericDecoder
 from drkun_tui.engine.transformers.lean import LeanDecoder
 from drkun_tui.engine.transformers.sampling import Picker
+from drkun_tui.errors import DrkunError
+from drkun_tui.library.plan import plan_load
 from drkun_tui.sampling import Sampling
+from drkun_tui.settings import Settings
 from tests.conftest import EngineProcess, Reply, user
 from tests.transformers_models import (
     answer,
@@ -501,3 +507,46 @@ def test_a_cancel_while_it_answers(process: EngineProcess) -> None:
     process.send(Cancel(asked.id))
     reply = Reply([*begun, *process.until(Finished, Failed)])
     assert reply.finished.finish_reason == "cancelled"
+
+
+# From the settings to the answer
+
+
+def test_a_base_model_is_planned_and_answers_from_the_command_line(
+    tmp_path: Path, folder: Path, small: Path
+) -> None:
+    adapter = lora(tmp_path / "adapter", folder)
+    plan = plan_load(Settings(model=str(folder), adapter=str(adapter), profile="cpu", context_length=1024))
+    assert (plan.load.engine, plan.load.device, plan.load.weights) == ("transformers", "cpu", "half")
+    assert plan.load.adapter == str(adapter)
+    assert plan.load.context_length == 1024
+    command = [sys.executable, "-m", "drkun_tui", "ask", "--model", str(folder), "--adapter", str(adapter)]
+    command += ["--json", "--max-tokens", "24", "--temperature", "0", "--context", "1024", "你好"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    told = json.loads(ran.stdout)
+    assert told["engine"] == "transformers"
+    assert told["thinking"] + told["answer"]
+    assert told["usage"]["thinking_tokens"] + told["usage"]["answer_tokens"] == 24
+
+
+def test_an_adapter_for_another_base_is_refused_before_loading(
+    tmp_path: Path, folder: Path, small: Path
+) -> None:
+    adapter = lora(tmp_path / "adapter", small)
+    with pytest.raises(DrkunError) as caught:
+        plan_load(Settings(model=str(folder), adapter=str(adapter), profile="cpu"))
+    assert caught.value.kind == "adapter_mismatch"
+
+
+def test_what_does_not_fit_a_gpu_is_refused_with_what_would(
+    monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    card = hardware.Gpu("NVIDIA Made Up", 2**30, 2**20, "nvidia", "nvidia")
+    machine = hardware.Hardware("cpu", 4, 8, 2**34, 2**34, [card])
+    monkeypatch.setattr(hardware, "read", lambda: machine)
+    assert plan_load(Settings(model=str(folder))).load.device == "cpu"
+    with pytest.raises(DrkunError) as caught:
+        plan_load(Settings(model=str(folder), profile="gpu16"))
+    assert caught.value.kind == "does_not_fit"
+    assert "1 MiB" in caught.value.message

@@ -31,6 +31,9 @@ HOST = "drkun_tui.engine.host"
 
 _EXIT_CODES = {
     "load_failed": EXIT_NO_MODEL,
+    "gpu_packages": EXIT_NO_MODEL,
+    "bitsandbytes_missing": EXIT_NO_MODEL,
+    "gpu_full": EXIT_NO_MODEL,
     "adapter_failed": EXIT_NO_MODEL,
     "template_broken": EXIT_NO_MODEL,
     "template_refused": EXIT_NO_MODEL,

@@ -285,8 +285,13 @@ def _where(shape: Shape, profile: Profile, hardware: Hardware) -> str:
     return t("fit.on_cpu") if shape.is_gguf else t("fit.cpu_wants_gguf")
 
 
-def context_for(model: GgufHeader | Shape, available_bytes: int, wanted: int | None = None) -> ContextChoice:
-    """The context to load a GGUF with on the CPU.
+def context_for(
+    model: GgufHeader | Shape,
+    available_bytes: int,
+    wanted: int | None = None,
+    profile: Profile = Profile.CPU,
+) -> ContextChoice:
+    """The context to load a model with.
 
     The least of what it was trained for, what is `wanted` (or `DEFAULT_CONTEXT`) and what
     `available_bytes` allow; a multiple of 256, never below 512 unless it was trained for less.
@@ -295,9 +300,10 @@ def context_for(model: GgufHeader | Shape, available_bytes: int, wanted: int | N
         model: its header; of a split model its shape, which counts every part.
         available_bytes: memory that may be taken.
         wanted: tokens; None or 0 leaves it to this function.
+        profile: which decides what the model takes beside its context.
     """
     shape = model if isinstance(model, Shape) else shape_of(model)
-    return _choose(shape, Profile.CPU, available_bytes, wanted)
+    return _choose(shape, profile, available_bytes, wanted)
 
 
 def _choose(shape: Shape, profile: Profile, free: int, wanted: int | None) -> ContextChoice:

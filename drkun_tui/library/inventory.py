@@ -35,6 +35,7 @@ from drkun_tui.library.model import Kind, Model, Source
 from drkun_tui.library.printable import printable
 from drkun_tui.library.unfinished import MARKER, Unfinished, marked, read_marker
 from drkun_tui.library.walk import Unreadable, first_sight, walk
+from drkun_tui.profiles import Profile, missing_packages
 
 _PICKLE = re.compile(r"(pytorch_model.*|adapter_model|model.*)\.bin|consolidated.*\.pth|model.*\.pt")
 
@@ -135,16 +136,19 @@ def inspect(path: Path) -> Inspection:
 
 
 def ensure_loadable(model: Model) -> None:
-    """Refuse a model that this version's engine cannot load.
+    """Refuse a model that no engine can load here.
 
     Raises:
         DrkunError: what is wrong with its file (a ``gguf_…`` kind), or ``model_unusable``.
     """
     if model.error:
         raise model.error
-    if model.kind is not Kind.GGUF:
-        hint = t("library.model_unusable_hint")
-        raise _refusal("model_unusable", hint, name=model.name, reason=t("library.needs_gguf"))
+    if model.is_adapter:
+        hint = t("library.adapter_hint", name=printable(model.name))
+        raise _refusal("model_unusable", hint, name=model.name, reason=t("library.is_adapter"))
+    if model.kind is Kind.BASE and (missing := missing_packages(Profile.CPU)):
+        reason = t("library.needs_packages", packages=", ".join(missing))
+        raise _refusal("model_unusable", t("library.needs_packages_hint"), name=model.name, reason=reason)
     if model.problems:
         problem = model.problems[0]
         raise _refusal("model_unusable", problem.remedy, name=model.name, reason=problem.text)

@@ -45,7 +45,9 @@ def folders(settings: Settings) -> list[Path]:
 
 def loadable(model: Model) -> bool:
     """Can an engine of this program load it as it is?"""
-    return model.kind is Kind.GGUF and not model.problems
+    if model.problems or model.is_adapter:
+        return False
+    return model.kind is Kind.GGUF or not profiles.missing_packages(Profile.CPU)
 
 
 def plan_load(settings: Settings, *, fall_back: bool = False) -> Plan:
@@ -71,20 +73,31 @@ def plan_load(settings: Settings, *, fall_back: bool = False) -> Plan:
 
 def _plan(settings: Settings) -> Plan:
     machine = hardware.read()
-    choice = profiles.choose(Profile(settings.profile), machine)
+    wanted = Profile(settings.profile)
+    profiles.choose(wanted, machine)  # one that does not work here needs no look at the models
     model = inventory.find(settings.model, folders(settings))
     inventory.ensure_loadable(model)
     adapter = _adapter(settings, model)
     shape = model.shape or fit.Shape(weight_bytes=model.size_bytes)
     added = adapter.size_bytes if adapter else 0
-    context = fit.context_for(shape, machine.ram_available - added, settings.context_length or None)
+    length = settings.context_length or None
+
+    def fits(profile: Profile) -> bool:
+        return fit.fit(shape, profile, machine, length, added).fits
+
+    choice = profiles.choose(wanted, machine, fits if model.kind is Kind.BASE else None)
+    room = profiles.budget(choice.profile, machine) - added
+    context = fit.context_for(shape, room, length, choice.profile)
     memory = fit.fit(shape, choice.profile, machine, context.tokens, added)
+    if choice.profile in profiles.CLASS_BYTES and not memory.fits:
+        # On a CPU the system makes room; a GPU has what it has.
+        raise DrkunError("does_not_fit", memory.reason, t("plan.does_not_fit_hint"), EXIT_NO_MODEL)
     return Plan(
         model=model,
         adapter=adapter,
         profile=choice.profile,
-        load=Load(
-            path=str(model.path),
+        load=msgspec.structs.replace(
+            _engine(model, choice.profile),
             context_length=context.tokens,
             threads=settings.threads or machine.physical_cores,
             adapter=str(adapter.path) if adapter else None,
@@ -95,11 +108,26 @@ def _plan(settings: Settings) -> Plan:
     )
 
 
+def _engine(model: Model, profile: Profile) -> Load:
+    """Which engine loads it, onto which device, in which precision."""
+    load = Load(path=str(model.path), context_length=0, threads=0)
+    if model.kind is Kind.GGUF:
+        return load
+    in_four_bits = profile is Profile.GPU8
+    return msgspec.structs.replace(
+        load,
+        engine="transformers",
+        device="cuda" if profile in profiles.CLASS_BYTES else "cpu",
+        weights="nf4" if in_four_bits else "half",
+        memory_limit=profiles.CLASS_BYTES[Profile.GPU8] if in_four_bits else 0,
+    )
+
+
 def _adapter(settings: Settings, model: Model) -> Model | None:
     if not settings.adapter:
         return None
     adapter = inventory.find(settings.adapter, folders(settings))
-    if adapter.kind is not Kind.GGUF_LORA or not adapter.complete:
+    if not adapter.is_adapter or not adapter.complete:
         message = t("plan.no_adapter", name=adapter.name)
         raise DrkunError("adapter_not_usable", message, t("plan.no_adapter_hint"), EXIT_NO_MODEL)
     if reason := adapters.mismatch(adapter, model):
