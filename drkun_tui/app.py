@@ -38,6 +38,7 @@ from drkun_tui.ui.widgets.notice import Notice
 from drkun_tui.ui.widgets.transcript import Transcript
 
 if TYPE_CHECKING:
+    from drkun_tui.hardware import GpuUse
     from drkun_tui.library.hub.downloads import Download, Downloads
     from drkun_tui.library.hub.protocol import HubName, Request
     from drkun_tui.library.plan import Plan
@@ -46,6 +47,9 @@ if TYPE_CHECKING:
 SWITCH_S = 0.0005
 """How long a thread that computes, such as a scan, keeps the interpreter from the one that draws. That one
 asks for it again after every wait, a dozen times for one key, so Python's 5 ms add up to what is felt."""
+
+GPU_EVERY_S = 1.0
+"""How often the GPU is looked at while a model is on it."""
 
 LEAVE_S = 2.0
 """What the workers get to end when the program is left."""
@@ -100,6 +104,8 @@ class DrkunApp(App[None]):
         self.downloads_now: list[Download] = []
         """As they stood when they were last looked at."""
         self._downloads_known = False
+        self.gpu_now: GpuUse | None = None
+        """What the GPU does, while a model is on it."""
         self.planned = asyncio.Event()
         """It is known which model answers, or that none can."""
 
@@ -168,6 +174,8 @@ class DrkunApp(App[None]):
         try:
             plan = await asyncio.to_thread(plan_load, self.settings, fall_back=True)
             self._tell(plan)
+            if plan.load.device == "cuda":
+                self.watch_gpu()
             async for event in self.session.load(plan):
                 self.planned.set()
                 self.show_loading(event)
@@ -177,6 +185,18 @@ class DrkunApp(App[None]):
         finally:
             self.planned.set()
             self.look_for_guide()
+
+    @work(group="gpu", exclusive=True)
+    async def watch_gpu(self) -> None:
+        """Show the GPU's memory and load, as long as a model is on it."""
+        from drkun_tui import hardware
+
+        while (plan := self.session.plan) is not None and plan.load.device == "cuda":
+            self.gpu_now = await asyncio.to_thread(hardware.gpu_use)
+            if (screen := self._consult_screen()) is not None:
+                screen.refresh_status()
+            await asyncio.sleep(GPU_EVERY_S)
+        self.gpu_now = None
 
     def _tell(self, plan: Plan) -> None:
         if plan.notice:

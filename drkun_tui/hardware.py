@@ -277,6 +277,46 @@ def _ask_nvml(nvml: ctypes.CDLL) -> tuple[list[Gpu], str]:
     return gpus, "" if gpus else t("hardware.no_nvidia")
 
 
+@dataclass(frozen=True, slots=True)
+class GpuUse:
+    """What the NVIDIA GPUs do now: bytes taken of all, and how busy the busiest is, in per cent."""
+
+    used_bytes: int
+    total_bytes: int
+    percent: int
+
+
+class _NvmlUtilization(ctypes.Structure):
+    _fields_ = (("gpu", ctypes.c_uint), ("memory", ctypes.c_uint))
+
+
+def gpu_use() -> GpuUse | None:
+    """Ask NVML, some milliseconds; None where there is no NVIDIA GPU."""
+    try:
+        nvml = ctypes.CDLL("nvml.dll" if SYSTEM == "Windows" else "libnvidia-ml.so.1")
+        if nvml.nvmlInit_v2():
+            return None
+    except (OSError, AttributeError):
+        return None
+    try:
+        count = ctypes.c_uint()
+        nvml.nvmlDeviceGetCount_v2(ctypes.byref(count))
+        used = total = percent = 0
+        for index in range(min(count.value, 64)):
+            handle, memory, busy = ctypes.c_void_p(), _NvmlMemory(), _NvmlUtilization()
+            if nvml.nvmlDeviceGetHandleByIndex_v2(index, ctypes.byref(handle)):
+                continue
+            if not nvml.nvmlDeviceGetMemoryInfo(handle, ctypes.byref(memory)):
+                used, total = used + memory.used, total + memory.total
+            if not nvml.nvmlDeviceGetUtilizationRates(handle, ctypes.byref(busy)):
+                percent = max(percent, busy.gpu)
+    except AttributeError:
+        return None
+    finally:
+        nvml.nvmlShutdown()
+    return GpuUse(used, total, percent) if total else None
+
+
 def _bandwidth(nvml: ctypes.CDLL, handle: ctypes.c_void_p) -> int:
     """Memory clock × bus width × 2 transfers a clock, bytes a second; 0 where the card does not tell."""
     megahertz, bits = ctypes.c_uint(), ctypes.c_uint()

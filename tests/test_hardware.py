@@ -233,6 +233,15 @@ def test_a_real_nvidia_gpu() -> None:
     assert 0 < card.free_bytes <= card.total_bytes
 
 
+@pytest.mark.gpu
+def test_what_a_real_gpu_does_now() -> None:
+    use = hardware.gpu_use()
+    if use is None:
+        pytest.skip("no NVIDIA GPU here")
+    assert 0 < use.used_bytes <= use.total_bytes
+    assert 0 <= use.percent <= 100
+
+
 def machine(*gpus: Gpu, ram: int = 16 * GIB) -> Hardware:
     return Hardware("cpu", 4, 8, ram, ram, list(gpus), "" if gpus else "No NVIDIA GPU.")
 

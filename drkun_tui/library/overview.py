@@ -11,7 +11,7 @@ from drkun_tui import profiles
 from drkun_tui.hardware import Hardware
 from drkun_tui.library import adapters, inventory
 from drkun_tui.library.fit import Fit
-from drkun_tui.library.model import Model
+from drkun_tui.library.model import Kind, Model
 from drkun_tui.library.speed import Known, Speed, estimate
 from drkun_tui.library.walk import Unreadable
 from drkun_tui.profiles import Profile
@@ -50,17 +50,29 @@ def overview(folders: Iterable[Path], machine: Hardware, known: Known) -> Overvi
         known: how fast this machine is, as far as that is known.
     """
     found = inventory.survey(folders)
-    profile = profiles.choose(Profile.AUTO, machine).profile
     entries = []
     for model, base in zip(found.models, adapters.bases(found.models), strict=True):
         answering = base if model.is_adapter else model
         speed = None
         if answering is not None and answering.shape is not None and not model.problems:
             speed = estimate(
-                answering.path, answering.shape, profile, machine, known, adapter=model.is_adapter
+                answering.path,
+                answering.shape,
+                _profile(answering, machine),
+                machine,
+                known,
+                adapter=model.is_adapter,
             )
         entries.append(Entry(model, base, model.fits(machine), speed))
     return Overview(_adapters_after_bases(entries), found.unreadable)
+
+
+def _profile(model: Model, machine: Hardware) -> Profile:
+    """What ``auto`` would take."""
+    if model.kind is not Kind.BASE:
+        return profiles.choose(Profile.AUTO, machine).profile
+    fits = model.fits(machine)
+    return profiles.choose(Profile.AUTO, machine, lambda profile: fits[profile.value].fits).profile
 
 
 def _adapters_after_bases(entries: Sequence[Entry]) -> list[Entry]:

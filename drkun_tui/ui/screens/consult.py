@@ -35,6 +35,8 @@ from drkun_tui.ui.widgets.transcript import Transcript
 if TYPE_CHECKING:
     from drkun_tui.app import DrkunApp
 
+GIB = 1024**3
+
 PAINT_EVERY_S = 0.1
 """A reader cannot tell more paints apart, and every one takes time from the model's cores."""
 
@@ -152,6 +154,9 @@ class ConsultScreen(Screen[None]):
             done = sum(download.done for download in coming)
             total = sum(download.total for download in coming)
             parts.insert(0, t("downloads.status", percent=f"{done / total:.0%}" if total else ""))
+        if (gpu := self.app.gpu_now) is not None:
+            used, of_all = f"{gpu.used_bytes / GIB:.1f}", f"{gpu.total_bytes / GIB:.1f}"
+            parts.append(t("consult.gpu", used=used, total=of_all, percent=gpu.percent))
         turn = self.session.turn or self.session.last
         if speed := self._speed(turn):
             parts.append(f"{speed:.0f} tok/s")

@@ -19,7 +19,7 @@ from textual.widgets import OptionList, Static
 from drkun_tui import hardware, paths
 from drkun_tui.errors import DrkunError
 from drkun_tui.i18n import t
-from drkun_tui.library import adapters, aliases, inspection, manage, speed
+from drkun_tui.library import adapters, aliases, inspection, inventory, manage, speed
 from drkun_tui.library.hub.downloads import Download
 from drkun_tui.library.model import Model
 from drkun_tui.library.overview import Entry, overview
@@ -174,13 +174,18 @@ class ModelsScreen(Screen[None]):
         model = entry.model
         if model.is_adapter and entry.base is None:
             self._offer_base(model)
-        elif model.problems:
+            return
+        if model.problems:
             self.query_one(Notice).say(str(model.problems[0]), "warning")
-        elif model.is_adapter and entry.base is not None:
-            self._use(model=entry.base.name, adapter=model.name)
-        else:
-            # An adapter belongs to the model that it was chosen with.
-            self._use(model=model.name, adapter=None)
+            return
+        answering = entry.base or model
+        try:
+            inventory.ensure_loadable(answering)
+        except DrkunError as error:
+            self.query_one(Notice).fail(error)
+            return
+        # An adapter belongs to the model that it was chosen with.
+        self._use(model=answering.name, adapter=model.name if model.is_adapter else None)
 
     def _use(self, **changes: str | float | None) -> None:
         if self.app.session.turn is not None:
