@@ -328,8 +328,9 @@ async def test_what_must_be_accepted_first_is_told(hub: HubServer) -> None:
         assert [download.phase for download in it.app.downloads_now] == ["failed"]
 
 
-async def test_a_hub_that_cannot_be_asked_is_one_line(hub: HubServer) -> None:
-    hub.close()
+async def test_a_hub_that_cannot_be_asked_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Nobody listens there, and nobody else is given this port.
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     async with chat(loaded=False) as it:
         await at_models(it)
         await it.press("d")
