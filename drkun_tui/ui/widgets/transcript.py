@@ -131,7 +131,8 @@ class Transcript(LineView):
 
     def _welcome(self) -> list[Line]:
         """What to do when nothing has been asked yet."""
-        width = max(1, (self._width or 80) - GUTTER)
+        # One cell less, as for turns: there may be a scrollbar.
+        width = max(1, (self._width or 80) - GUTTER - 1)
         margin = Span(" " * GUTTER)
         lines: list[Line] = [BLANK]
         said = [
