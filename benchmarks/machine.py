@@ -104,13 +104,14 @@ class Bench:
         chosen = {"language": "zh", "threads": 2, **own}
         (self.home / "settings.toml").write_text(tomli_w.dumps(chosen), "utf8")
 
-    def run(self, *command: str) -> bytes:
-        """Run a child to its end; what it wrote on standard output.
+    def run(self, *command: str, **environment: str) -> bytes:
+        """Run a child to its end, with more variables in its environment; what it wrote on standard output.
 
         Raises:
             RuntimeError: it failed; with the last line of what it complained about.
         """
-        done = subprocess.run(command, cwd=ROOT, env=self.environment, capture_output=True, check=False)
+        whole = self.environment | environment
+        done = subprocess.run(command, cwd=ROOT, env=whole, capture_output=True, check=False)
         if done.returncode:
             complaint = done.stderr.decode("utf8", "replace").strip().splitlines() or ["nothing said"]
             raise RuntimeError(f"{' '.join(command[:4])} ended with {done.returncode}: {complaint[-1]}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from benchmarks import decode, inventory, lag, library_lag, machine, report, speed_estimates, turns
+from benchmarks import decode, download, inventory, lag, library_lag, machine, report, speed_estimates, turns
 from benchmarks.machine import DISTURBED_SHARE, Bench
 
 PAGE = """\
@@ -75,6 +75,12 @@ scan is made by a process of its own, timed after its imports. "Warm" is with wh
 remembered of the headers, "cold" without; the system's own cache of files is warm in both, and so it is
 for the walk that they are compared with, which looks at every file's size and time and reads nothing.
 
+**Download.** A repository of {files} files, {weights} of them weights, from a server on loopback, where
+nothing but the programs limits the speed. "Verified" is the download job against `snapshot_download` of
+the hub's own client library, each in a process of its own, imports left out, the question which files
+there are counted: the job hashes every byte as it comes, the library looks at lengths only. "Whole" is
+`drkun pull` from start to exit, against a process that imports the library and does the same.
+
 **Lag beside downloads and scans.** The models screen, in which {downloads} downloads of {download_bytes} each
 from a server on loopback run at once while the folders of the row above are scanned again and again, until
 all is fetched. Server, downloads, hashing and scans share the cores with the screen.
@@ -105,6 +111,8 @@ def whole(text: str) -> str:
         pause=turns.PAUSE_S,
         folders=f"{inventory.FOLDERS:,}",
         vocabulary=f"{inventory.TOKENS:,}",
+        files=1 + len(download.SMALL),
+        weights=f"{download.BYTES / 1e9:.0f} GB",
         downloads=library_lag.DOWNLOADS,
         download_bytes=f"{library_lag.BYTES / 1e9:.0f} GB",
         speed_rounds=speed_estimates.LEAST_ROUNDS,

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,22 +23,22 @@ LFS_FROM = 1024
 
 @dataclass(frozen=True)
 class Content:
-    """What a file holds: bytes, or a file on the disk for large ones."""
+    """What a file holds: bytes, or a file on the disk for large ones. It does not change."""
 
     data: bytes | Path
 
-    @property
+    @cached_property
     def size(self) -> int:
         return len(self.data) if isinstance(self.data, bytes) else self.data.stat().st_size
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         if isinstance(self.data, bytes):
             return hashlib.sha256(self.data).hexdigest()
         with self.data.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
-    @property
+    @cached_property
     def git_sha(self) -> str:
         assert isinstance(self.data, bytes)
         return hashlib.sha1(b"blob %d\0" % len(self.data) + self.data).hexdigest()
@@ -315,7 +316,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _from_cdn(self, repo: str, path: str) -> None:
         content = self.hub.repositories[repo].files[path]
-        self._send(path, content, {"ETag": f'"{content.sha256}"'})
+        # On one host with the hub, as here, huggingface_hub looks for the commit behind the redirect.
+        self._send(path, content, {"ETag": f'"{content.sha256}"', "X-Repo-Commit": COMMIT})
 
     def _send(self, path: str, content: Content, headers: dict[str, str]) -> None:
         asked = self.headers.get("Range", "")

@@ -18,6 +18,7 @@ import pytest
 
 from drkun_tui.errors import DrkunError
 from drkun_tui.jobs import detached
+from drkun_tui.library import inventory
 from drkun_tui.library.hub import downloads as downloads_module
 from drkun_tui.library.hub.downloads import Download, Downloads
 from drkun_tui.library.hub.folder import read_marker
@@ -739,6 +740,23 @@ async def test_the_marker_says_what_is_missing(home: Path, hub: HubServer, all_o
         "pending": [{"path": WEIGHTS, "size": len(DATA)}],
     }
     await all_of_them.cancel(download.id)
+
+
+async def test_a_model_on_its_way_is_never_listed_as_whole(
+    home: Path, hub: HubServer, all_of_them: Downloads
+) -> None:
+    """Neither while it comes, nor when its process was killed."""
+    download = await held_in_the_middle(hub, all_of_them, request(home))
+    (coming,) = inventory.scan([home / "models"])
+    assert (coming.complete, coming.expected_bytes) == (False, len(DATA))
+    state = detached.state(home / "downloads" / download.id)
+    assert state is not None
+    pid = int(state.process.split()[0])
+    os.kill(pid, signal.SIGKILL)
+    await asyncio.to_thread(wait_until, lambda: has_ended(pid))
+    (dead,) = inventory.scan([home / "models"])
+    assert not dead.complete
+    assert REPO in dead.problems[0].remedy
 
 
 # What the interface sees

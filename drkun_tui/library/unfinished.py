@@ -23,8 +23,12 @@ from drkun_tui.library.printable import printable
 from drkun_tui.library.walk import DEPTH
 
 MARKER = ".drkun-download.json"
+"""The file in a model's folder that says what of it is still missing."""
+
 PARTIAL = ".drkun-partial"
-_LOCK = "lock"
+"""The folder in a model's folder where unfinished files are."""
+
+LOCK = "lock"
 """In `PARTIAL`; whoever downloads holds it."""
 
 MAX_PENDING = 100_000
@@ -123,7 +127,7 @@ class Unfinished:
         """
         if self.partial is None:
             return []
-        here = [path for path in files_below(self.partial) if path.name != _LOCK]
+        here = [path for path in files_below(self.partial) if path.name != LOCK]
         needed = {file for file in self.pending if _is_gguf(file) or file.suffix in _OF_A_FOLDER}
         if needed <= set(files):
             return here
@@ -134,7 +138,7 @@ class Unfinished:
     def running(self) -> bool:
         """Is a process at it just now?"""
         try:
-            with (self.folder / PARTIAL / _LOCK).open("rb") as lock:
+            with (self.folder / PARTIAL / LOCK).open("rb") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return True

@@ -22,28 +22,12 @@ import msgspec
 
 from drkun_tui.jobs.detached import write_whole
 from drkun_tui.library.hub.base import HubError
-from drkun_tui.library.hub.names import MARKER, PARTIAL
 from drkun_tui.library.hub.protocol import HubName, Plan, RepoFile
 from drkun_tui.library.printable import printable
+from drkun_tui.library.unfinished import LOCK, MARKER, PARTIAL, Marker, PendingFile
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Also a quota, and the largest file that the system or its file system allows."""
-
-
-class Pending(msgspec.Struct, frozen=True):
-    """A file that is still missing."""
-
-    path: str
-    size: int
-
-
-class Marker(msgspec.Struct, frozen=True):
-    """What ``.drkun-download.json`` says."""
-
-    hub: HubName
-    repo: str
-    revision: str
-    pending: list[Pending]
 
 
 class ModelFolder:
@@ -71,7 +55,7 @@ class ModelFolder:
         try:
             self._store.mkdir(parents=True, exist_ok=True)
             _real_folders(self._store, [*self._marker.repo.split("/"), PARTIAL], make=True)
-            self._lock = filelock.FileLock(self._partial / "lock")
+            self._lock = filelock.FileLock(self._partial / LOCK)
             self._lock.acquire(blocking=False)
         except filelock.Timeout:
             raise HubError("busy", repo=self._marker.repo) from None
@@ -95,7 +79,7 @@ class ModelFolder:
             OSError: it cannot be written.
         """
         pending = {file.path: file for file in self._marker.pending}
-        pending |= {file.path: Pending(file.path, file.size) for file in plan.files}
+        pending |= {file.path: PendingFile(file.path, file.size) for file in plan.files}
         self._mark(Marker(hub, self._marker.repo, plan.revision, list(pending.values())))
 
     def part(self, file: RepoFile) -> Path:

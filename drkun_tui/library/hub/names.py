@@ -9,12 +9,7 @@ from collections.abc import Iterable
 
 from drkun_tui.library.hub.base import HubError
 from drkun_tui.library.printable import printable
-
-MARKER = ".drkun-download.json"
-"""The file in a model's folder that says what of it is still missing."""
-
-PARTIAL = ".drkun-partial"
-"""The folder in a model's folder where unfinished files are."""
+from drkun_tui.library.unfinished import MARKER, PARTIAL
 
 _REPO = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}")
 _RESERVED = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?", re.IGNORECASE)
