@@ -327,7 +327,8 @@ class DrkunApp(App[None]):
 
         self._proposal = await asyncio.to_thread(proposal, self.settings, self.downloads_now)
         if (screen := self._consult_screen()) is not None:
-            screen.query_one(Transcript).propose(self._proposal.text if self._proposal else "")
+            for transcript in screen.query(Transcript):
+                transcript.propose(self._proposal.text if self._proposal else "")
 
     @work(group="begin", exclusive=True)
     async def action_guide(self) -> None:

@@ -13,7 +13,7 @@ from drkun_tui.hardware import Gpu, Hardware
 from drkun_tui.library import fit, gguf
 from drkun_tui.library.fit import MIB, Shape, context_for, need, shape_of
 from drkun_tui.library.gguf_header import Part
-from drkun_tui.profiles import CLASS_BYTES, GIB, Profile
+from drkun_tui.profiles import CLASS_BYTES, GIB, Profile, budget
 
 # Shapes of well-known models; weights of the GGUFs that were loaded to measure the figures below.
 QWEN3_06B = Shape(
@@ -215,8 +215,9 @@ def test_a_base_that_is_too_big_for_the_cpu_is_told_a_quantisation() -> None:
 
 @given(free=st.integers(0, 64 * GIB), adapter=st.integers(0, GIB), profile=st.sampled_from(list(CLASS_BYTES)))
 def test_what_fits_does_not_exceed_what_is_free(free: int, adapter: int, profile: Profile) -> None:
-    judged = fit.fit(BIG, profile, machine(gpu=replace(CARD, free_bytes=free)), None, adapter)
-    assert judged.fits == (judged.need_bytes <= free)
+    own = machine(gpu=replace(CARD, free_bytes=free))
+    judged = fit.fit(BIG, profile, own, None, adapter)
+    assert judged.fits == (judged.need_bytes <= budget(profile, own))
     assert judged.reason
     assert "{" not in judged.reason
 

@@ -123,10 +123,12 @@ class FetchScreen(Screen[None]):
         try:
             found = await downloads.search(self._hub, self._query, filters)
         except DrkunError as error:
-            self.query_one(Notice).fail(error)
+            for notice in self.query(Notice):
+                notice.fail(error)
             return
-        self.query_one(Notice).clear()
-        self._show(found)
+        if self.query("#found"):  # not left meanwhile
+            self.query_one(Notice).clear()
+            self._show(found)
 
     def _show_filters(self) -> None:
         line = Text(no_wrap=True, overflow="ellipsis")
@@ -183,7 +185,8 @@ class FetchScreen(Screen[None]):
             text = await downloads.card(self._hub_of(found), found.repo)
         except DrkunError as error:
             text = f"{error.message}  {error.hint}"
-        self.query_one(TextView).show(text or t("fetch_screen.no_card"), markdown=True)
+        for view in self.query(TextView):
+            view.show(text or t("fetch_screen.no_card"), markdown=True)
 
     def _hub_of(self, found: Found | Recommendation) -> HubName:
         if isinstance(found, Found):

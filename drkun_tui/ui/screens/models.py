@@ -125,6 +125,8 @@ class ModelsScreen(Screen[None]):
         where = folders(self.app.settings)
         found = await asyncio.to_thread(overview, where, self._machine, await self._speeds())
         rows = await asyncio.to_thread(model_rows.rows, found.entries)
+        if not self.query(RowList):  # left meanwhile
+            return
         self._entries = found.entries
         settings = self.app.settings
         self.query_one(ModelTable).show(found.entries, rows, {settings.model, settings.adapter or ""})
@@ -323,8 +325,9 @@ class ModelsScreen(Screen[None]):
 
     def show_downloads(self, downloads: list[Download]) -> None:
         """Show how far they are."""
-        self.query_one(DownloadList).show(downloads)
-        self.refresh_bindings()
+        if self.query("#downloads"):
+            self.query_one(DownloadList).show(downloads)
+            self.refresh_bindings()
 
     @work(group="pause")
     async def action_pause(self) -> None:
