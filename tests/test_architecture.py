@@ -165,3 +165,15 @@ except SystemExit as end:
     assert end.code == 0
 """
     assert loaded_by(statement) & (HEAVY | {"textual", "rich", "asyncio", "msgspec"}) == set()
+
+
+HUB_CLIENTS = {"huggingface_hub", "modelscope_hub", "requests", "urllib3", "httpx", "filelock"}
+"""What only the processes that talk to the hubs load."""
+
+
+def test_who_watches_downloads_loads_no_hub_client() -> None:
+    watching = "downloads", "recommended", "choose", "resolve"
+    loaded = loaded_by("import " + ", ".join(f"drkun_tui.library.hub.{name}" for name in watching))
+    assert loaded & (HEAVY | HUB_CLIENTS | {"textual"}) == set()
+    loaded = loaded_by("import drkun_tui.app, drkun_tui.commands.pull, drkun_tui.commands.search")
+    assert loaded & HUB_CLIENTS == set()

@@ -189,6 +189,13 @@ async def test_what_is_there_is_verified_and_not_fetched_again(
     assert len(await all_of_them.all()) == 1
 
 
+async def test_files_of_the_same_content(home: Path, hub: HubServer, all_of_them: Downloads) -> None:
+    hub.add(REPO, {f"{name}.safetensors": DATA for name in "abcd"})
+    assert isinstance((await run(all_of_them, request(home)))[-1], Done)
+    assert {path.read_bytes() for path in model(home).iterdir()} == {DATA}
+    assert len(files_below(model(home))) == 4
+
+
 async def test_an_empty_file(home: Path, hub: HubServer, all_of_them: Downloads) -> None:
     hub.add(REPO, {WEIGHTS: DATA, "LICENSE": b""})
     assert isinstance((await run(all_of_them, request(home)))[-1], Done)

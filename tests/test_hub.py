@@ -7,6 +7,7 @@ import email.utils
 import subprocess
 import sys
 import time
+import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -274,7 +275,9 @@ def test_names_that_are_accepted_stay_inside(parts: list[str]) -> None:
         return
     root = Path("/store/org/name")
     assert root in root.joinpath(*path.split("/")).resolve().parents
-    assert path.isprintable()
+    # No control character, none that turns others round, no half of a pair.
+    assert {unicodedata.category(character)[0] for character in path} <= set("LMNPSZ")
+    assert not {unicodedata.category(character) for character in path} & {"Zl", "Zp"}
 
 
 def test_names_that_meet_each_other() -> None:

@@ -11,11 +11,10 @@ from contextlib import suppress
 
 from rich.cells import set_cell_size
 
-from drkun_tui import hardware, paths, settings
+from drkun_tui import paths, settings
 from drkun_tui.errors import EXIT_DONE, EXIT_INTERRUPTED, DrkunError
 from drkun_tui.i18n import set_language, t
 from drkun_tui.library.hub import downloads
-from drkun_tui.library.hub.base import HubError
 from drkun_tui.library.hub.downloads import Downloads
 from drkun_tui.library.hub.protocol import (
     Done,
@@ -28,7 +27,6 @@ from drkun_tui.library.hub.protocol import (
     Retrying,
     encode,
 )
-from drkun_tui.library.hub.resolve import fits_on, resolve
 from drkun_tui.ui.table import size
 from drkun_tui.ui.typeset.sanitise import one_line
 
@@ -82,6 +80,11 @@ async def _pull(request: Request, *, asks: bool, as_json: bool) -> int:
 
 async def _agreed(request: Request) -> bool:
     """Show what would be fetched, and ask."""
+    # Imported late: the download itself does not wait for them.
+    from drkun_tui import hardware
+    from drkun_tui.library.hub.base import HubError
+    from drkun_tui.library.hub.resolve import fits_on, resolve
+
     listing = await downloads.files(request.hub, request.repo, request.revision)
     try:
         plan = resolve(listing, fits_on(hardware.read()), quant=request.quant, include=request.include)

@@ -1,7 +1,7 @@
 """A model's folder while it is being filled: ``<store>/<org>/<name>/``.
 
-Unfinished files are in ``.drkun-partial/``, named by what they will contain, so that bytes of different
-files never meet. ``.drkun-download.json`` lists the files that are still missing: it is written before
+Unfinished files are in ``.drkun-partial/``, named by place and content, so that bytes of different files
+never meet. ``.drkun-download.json`` lists the files that are still missing: it is written before
 the first byte, a file leaves it when it is verified and in its place, and it goes when none is left. So
 a model with that file is incomplete, however whole it looks.
 """
@@ -180,8 +180,9 @@ def remove_empty(folder: Path, root: Path) -> None:
 
 
 def part_name(file: RepoFile) -> str:
-    """What a file is called while it is unfinished."""
-    return file.digest or hashlib.sha256(f"{file.path}\0{file.size}".encode()).hexdigest()
+    """What a file is called while it is unfinished: by its place, as two may have the same content, and
+    by its content, as a place has other content at another revision."""
+    return hashlib.sha256(f"{file.path}\0{file.size}\0{file.digest}".encode()).hexdigest()
 
 
 def read_marker(folder: Path) -> Marker | None:

@@ -14,8 +14,6 @@ from drkun_tui.library.unfinished import MARKER, PARTIAL
 _REPO = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}")
 _RESERVED = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?", re.IGNORECASE)
 _MOST_BYTES, _MOST_PARTS = 240, 16
-_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-"""Categories of characters that show nothing, or change how others are shown."""
 
 
 def check_repo(repo: str) -> str:
@@ -78,7 +76,7 @@ def _leads_outside(path: str) -> bool:
 
 def _objection(path: str) -> str:
     """Why a name is refused, "" for a good one."""
-    if any(unicodedata.category(character) in _HIDDEN for character in path):
+    if printable(path, len(path)) != path:
         return "control"
     if len(path) > _MOST_BYTES * 4:
         return "long"

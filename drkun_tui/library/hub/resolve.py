@@ -44,7 +44,7 @@ def resolve(listing: Listing, fits: Fits, *, quant: str = "", include: Sequence[
 
 
 def _checked(file: RepoFile) -> RepoFile:
-    """A digest also names a file on the disk, so it must be one; no size is negative."""
+    """What is no digest cannot be compared with one, and no size is negative."""
     digest = file.digest.lower()
     digest = digest if _DIGEST.fullmatch(digest) else ""
     return msgspec.structs.replace(file, size=max(0, file.size), digest=digest)
