@@ -25,7 +25,8 @@ from drkun_tui.library.hub.retry import retry_after
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo
 
-_ASKED = ["downloads", "likes", "lastModified", "tags", "gated", "pipeline_tag", "safetensors", "gguf"]
+# As `Any`, because versions of the library type it differently.
+_ASKED: Any = ["downloads", "likes", "lastModified", "tags", "gated", "pipeline_tag", "safetensors", "gguf"]
 
 
 class HuggingFace:
