@@ -1,0 +1,251 @@
+"""The interface's end of training runs: begin, watch, stop and resume them, however many programs look on.
+
+Each run is a job of its own (`drkun_tui.training.job`) with a folder below ``runs/`` in the data folder:
+
+- ``recipe.toml``: the recipe with every value written.
+- ``events.jsonl``, ``state.json``, ``log.txt``, ``stop``: as `drkun_tui.jobs.detached` has them.
+- ``data/``: what the rows became; ``checkpoints/``: whole ones only.
+
+The adapter itself goes to the model store, and only when it is whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from drkun_tui import paths
+from drkun_tui.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_NO_MODEL, DrkunError
+from drkun_tui.i18n import has, t
+from drkun_tui.jobs import detached
+from drkun_tui.library.printable import printable
+from drkun_tui.training import recipe as recipes
+from drkun_tui.training.history import History
+from drkun_tui.training.protocol import ENDED, Event, Failed, Phase, Values, decode
+from drkun_tui.training.recipe import Recipe
+
+JOB = "drkun_tui.training.job"
+RECIPE = "recipe.toml"
+CHECKPOINTS = "checkpoints"
+
+STOP_S = 600.0
+"""What a run gets to finish its step and write its checkpoint before it is killed."""
+
+_BAD_INPUT = {"no_run", "runs_still", "no_rows", "all_masked", "reasoning_lost", "adapter_exists", "no_data"}
+_NO_MODEL = {"no_base", "not_trainable", "packages_missing"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One run as it stands.
+
+    Attributes:
+        id: names it for the methods of `Runs`.
+        phase: one that has ended for no told reason is ``failed`` (``died``).
+        history: the newest events only (`Runs.history` has all of them).
+        error: why it failed.
+        updated: seconds since the epoch, of its last word.
+        offset: where `Runs.follow` goes on without repeating what is told here.
+    """
+
+    id: str
+    recipe: Recipe
+    phase: Phase
+    history: History
+    error: DrkunError | None = None
+    updated: float = 0.0
+    offset: int = 0
+
+    @property
+    def running(self) -> bool:
+        """Is it at work?"""
+        return self.phase not in ENDED
+
+    @property
+    def name(self) -> str:
+        """What its adapter is called."""
+        return self.recipe.adapter.name
+
+
+class Runs:
+    """All runs of one data folder.
+
+    Args:
+        root: where they are; by default ``runs/`` in the data folder.
+    """
+
+    def __init__(self, root: Path | None = None) -> None:
+        self.root = root or paths.home() / "runs"
+
+    async def all(self) -> list[Run]:
+        """All there are, the newest first."""
+        return await asyncio.to_thread(self._all)
+
+    def _all(self) -> list[Run]:
+        found = (_read(folder) for folder in detached.folders(self.root))
+        return [run for run in found if run is not None]
+
+    async def get(self, id: str) -> Run:
+        """One run as it stands now; the beginning of its id is enough where it is the only one.
+
+        Raises:
+            DrkunError: ``no_run``.
+        """
+        for run in await self.all():
+            if run.id == id or (len(id) > 3 and id in (run.id[: len(id)], run.id[-6:])):
+                return run
+        raise error_of("no_run", {"id": id})
+
+    async def history(self, id: str) -> tuple[History, int]:
+        """Everything that a run has told, and the offset behind it for `follow`."""
+        return await asyncio.to_thread(self._history, id)
+
+    def _history(self, id: str) -> tuple[History, int]:
+        folder = self.root / id
+        history = History.of(detached.events(folder, decode))
+        return history, detached.last_events(folder, decode)[1]
+
+    def log(self, id: str) -> Path:
+        """What the process of a run wrote, newest process only."""
+        return self.root / id / detached.LOG
+
+    async def start(self, recipe: Recipe) -> Run:
+        """Begin a run.
+
+        Args:
+            recipe: `drkun_tui.training.preflight` has nothing against it.
+
+        Raises:
+            DrkunError: ``unwritable`` or ``job_start_failed``.
+        """
+        id = await asyncio.to_thread(self._new, recipe)
+        return await self.resume(id)
+
+    def _new(self, recipe: Recipe) -> str:
+        try:
+            folder = detached.new_folder(self.root)
+            detached.write_whole(folder / RECIPE, recipes.dump(recipe).encode())
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise error_of("unwritable", {"folder": str(self.root), "reason": reason}) from error
+        return folder.name
+
+    async def resume(self, id: str) -> Run:
+        """Go on with a run that does not run, from its newest checkpoint or from the beginning; one that
+        runs just goes on.
+
+        Raises:
+            DrkunError: ``job_start_failed`` or ``no_run``.
+        """
+        before = await self.get(id)
+        await detached.start(JOB, self.root / before.id)
+        return await self.get(before.id)
+
+    async def request_stop(self, id: str) -> None:
+        """Ask a run to write a checkpoint and end; returns at once.
+
+        Raises:
+            DrkunError: ``no_run`` or ``unwritable``.
+        """
+        run = await self.get(id)
+        try:
+            await asyncio.to_thread(detached.request_stop, self.root / run.id)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise error_of("unwritable", {"folder": str(self.root), "reason": reason}) from error
+
+    async def stop(self, id: str) -> None:
+        """Ask a run to write a checkpoint and end; returns when it has.
+
+        Raises:
+            DrkunError: ``no_run`` or ``unwritable``.
+        """
+        run = await self.get(id)
+        try:
+            await detached.stop(self.root / run.id, STOP_S)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise error_of("unwritable", {"folder": str(self.root), "reason": reason}) from error
+
+    async def cancel(self, id: str) -> None:
+        """End a run at once; what came behind its newest checkpoint is lost.
+
+        Raises:
+            DrkunError: ``no_run`` or ``unwritable``.
+        """
+        run = await self.get(id)
+        try:
+            await detached.stop(self.root / run.id, patience_s=0)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise error_of("unwritable", {"folder": str(self.root), "reason": reason}) from error
+
+    async def remove(self, id: str) -> None:
+        """Forget a run that has ended, its checkpoints and its curve; the adapter that it made stays.
+
+        Raises:
+            DrkunError: ``no_run``, or ``runs_still``.
+        """
+        run = await self.get(id)
+        if run.running:
+            raise error_of("runs_still", {"id": run.id})
+        await asyncio.to_thread(detached.remove, self.root / run.id)
+
+    async def follow(self, id: str, offset: int = 0) -> AsyncIterator[tuple[Event, int]]:
+        """Events from `offset` on as they come, each with the offset behind it; ends with the run. One
+        whose process died without a word ends with `Failed` of kind ``died``."""
+        last: Event | None = None
+        async for event, behind in detached.follow(self.root / id, decode, offset):
+            last, offset = event, behind
+            yield event, behind
+        run = await self.get(id)
+        if run.error is not None and run.error.kind == "died" and not isinstance(last, Failed):
+            yield Failed(kind="died", values={"log": str(self.log(id))}), offset
+
+
+def error_of(kind: str, values: Values) -> DrkunError:
+    """The error that a kind of failure is, in the reader's language."""
+    shown: Values = {name: printable(v) if isinstance(v, str) else v for name, v in values.items()}
+    if not has(f"training.{kind}"):
+        shown, kind = {"reason": printable(kind)}, "internal"
+    code = EXIT_BAD_INPUT if kind in _BAD_INPUT else EXIT_NO_MODEL if kind in _NO_MODEL else EXIT_FAILED
+    hint = f"training.{kind}_hint"
+    return DrkunError(kind, t(f"training.{kind}", **shown), t(hint, **shown) if has(hint) else "", code)
+
+
+def adapter_name(recipe: Recipe, base_name: str) -> str:
+    """What an adapter is called that its recipe gives no name: base and preset."""
+    base = re.sub(r"[^\w.-]+", "-", base_name.rpartition("/")[2]).strip("-.")
+    return f"drkun/{base}-{recipe.preset or 'lora'}"
+
+
+def _read(folder: Path) -> Run | None:
+    """A run as its folder tells; None when it is none."""
+    try:
+        recipe = recipes.load(folder / RECIPE)
+    except DrkunError:
+        return None
+    # Asked in this order, so that the news of what ends meanwhile is not missed.
+    state = detached.state(folder)
+    events, offset = detached.last_events(folder, decode)
+    phase: Phase = "stopped"
+    error = None
+    if state is not None:
+        phase = state.phase  # type: ignore[assignment]
+        if phase not in ENDED and not state.alive:
+            phase, error = "failed", error_of("died", {"log": str(folder / detached.LOG)})
+        elif state.error:
+            values = dict(state.error)
+            error = error_of(str(values.pop("kind", "")), values)
+    return Run(
+        id=folder.name,
+        recipe=recipe,
+        phase=phase,
+        history=History.of(events),
+        error=error,
+        updated=state.updated if state else 0.0,
+        offset=offset,
+    )
