@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 SETUP  := $(BIN)/.core
 TOOLS  := $(BIN)/.tools
 
-.PHONY: run test check format bench picture clean
+.PHONY: run test check demo-train format bench picture clean
 
 run: $(SETUP)
 	@$(BIN)/drkun
@@ -21,6 +21,11 @@ check: $(TOOLS)
 	$(BIN)/coverage run -m pytest
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report
+
+# The whole loop on two cores: train the bundled model, then ask it.
+demo-train: $(TOOLS)
+	$(BIN)/python scripts/train_sft.py starter-cpu
+	$(BIN)/drkun ask --model drkun/starter-bf16 --adapter drkun/starter-starter-cpu "最近总是头晕，应该怎么办？"
 
 format: $(TOOLS)
 	$(BIN)/ruff format .

@@ -27,6 +27,23 @@ CHATML = (
 )
 """For files that bring no template."""
 
+SIKAO = (
+    "{{ bos_token }}以下是描述任务的指令，以及提供更多上下文的输入。\n"
+    "请写出恰当完成该请求的回答。\n"
+    "在回答之前，请仔细思考问题，并创建一个逐步的思维链，以确保回答合乎逻辑且准确。\n\n"
+    "### 指令：\n{% for m in messages if m.role == 'system' %}{{ m.content }}"
+    "{% else %}你是一位精通临床推理、诊断和治疗计划的医学专家。请回答以下医学问题。{% endfor %}\n"
+    "{% for m in messages if m.role != 'system' %}"
+    "{% if m.role == 'user' %}\n### 问题：\n{{ m.content }}\n\n### 回答：\n"
+    "{% else %}{{ m.content }}{{ eos_token }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<思考>\n{% if not enable_thinking %}\n</思考>\n\n{% endif %}"
+    "{% endif %}"
+)
+"""A text with headings and ``<思考>``, for adapters that were trained on such a text."""
+
+NAMED = {"sikao": SIKAO}
+"""Templates that an adapter's ``drkun.json`` may name."""
+
 _SENTINEL = "Dr-Kun-was-here"
 
 _FAULTS = (

@@ -119,10 +119,20 @@ def describe_base(folder: Path, shards: list[str], pickles: list[str], name: str
         context_length=shape.context_length or None,
         complete=not problems and not weights.problems,
         problems=(*problems, *weights.problems),
+        demonstration=_is_demonstration(folder),
         shape=shape if weights.size and not weights.missing else None,
         # Packed weights hide their shapes, too.
         tensors=None if stored else weights.tensors,
     )
+
+
+def _is_demonstration(folder: Path) -> bool:
+    """Was it unpacked from the bundled starter?"""
+    try:
+        made = provenance.read(folder)
+    except ValueError:
+        return False
+    return made is not None and made.demonstration
 
 
 def _parts(

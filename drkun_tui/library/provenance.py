@@ -33,6 +33,17 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     seed: int | None = None
     versions: dict[str, str] = {}
     """Of the packages that trained it."""
+    demonstration: bool = False
+    """Is it, or what it was made from, the bundled starter?"""
+
+
+def write(folder: Path, provenance: Provenance) -> None:
+    """Write the folder's `FILE`.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    (folder / FILE).write_bytes(msgspec.json.format(msgspec.json.encode(provenance), indent=2) + b"\n")
 
 
 def read(folder: Path) -> Provenance | None:

@@ -35,6 +35,7 @@ STOP_S = 600.0
 """What a run gets to finish its step and write its checkpoint before it is killed."""
 
 _BAD_INPUT = {"no_run", "runs_still", "no_rows", "all_masked", "reasoning_lost", "adapter_exists", "no_data"}
+_BAD_INPUT |= {"data_missing"}
 _NO_MODEL = {"no_base", "not_trainable", "packages_missing"}
 
 
@@ -121,17 +122,22 @@ class Runs:
         Raises:
             DrkunError: ``unwritable`` or ``job_start_failed``.
         """
-        id = await asyncio.to_thread(self._new, recipe)
-        return await self.resume(id)
+        folder = await asyncio.to_thread(self.make, recipe)
+        return await self.resume(folder.name)
 
-    def _new(self, recipe: Recipe) -> str:
+    def make(self, recipe: Recipe) -> Path:
+        """The folder of a run that has not begun.
+
+        Raises:
+            DrkunError: ``unwritable``.
+        """
         try:
             folder = detached.new_folder(self.root)
             detached.write_whole(folder / RECIPE, recipes.dump(recipe).encode())
         except OSError as error:
             reason = error.strerror or str(error)
             raise error_of("unwritable", {"folder": str(self.root), "reason": reason}) from error
-        return folder.name
+        return folder
 
     async def resume(self, id: str) -> Run:
         """Go on with a run that does not run, from its newest checkpoint or from the beginning; one that
@@ -209,6 +215,9 @@ class Runs:
 def error_of(kind: str, values: Values) -> DrkunError:
     """The error that a kind of failure is, in the reader's language."""
     shown: Values = {name: printable(v) if isinstance(v, str) else v for name, v in values.items()}
+    if "message" in shown:
+        # Told by a floor below, in its own words.
+        return DrkunError(kind, str(shown["message"]), str(shown.get("hint", "")), EXIT_FAILED)
     if not has(f"training.{kind}"):
         shown, kind = {"reason": printable(kind)}, "internal"
     code = EXIT_BAD_INPUT if kind in _BAD_INPUT else EXIT_NO_MODEL if kind in _NO_MODEL else EXIT_FAILED

@@ -1,0 +1,209 @@
+"""``drkun train``: fine-tune by a recipe. The run is a job of its own; this command follows it."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import shutil
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+from rich.cells import set_cell_size
+
+from drkun_tui import paths, settings
+from drkun_tui.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_INTERRUPTED, DrkunError
+from drkun_tui.i18n import set_language, t
+from drkun_tui.training import recipe as recipes
+from drkun_tui.training.preflight import GIB, check
+from drkun_tui.training.protocol import (
+    Event,
+    Failed,
+    Finished,
+    HeldOut,
+    Planned,
+    Prepared,
+    Sample,
+    Saved,
+    Step,
+    Stopped,
+    Warned,
+    encode,
+)
+from drkun_tui.training.recipe import Recipe
+from drkun_tui.training.runs import Run, Runs, error_of
+from drkun_tui.ui.progress import duration
+from drkun_tui.ui.typeset.sanitise import clean, one_line
+
+CLEAR = "\r\x1b[K"
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Train; the exit code says whether the adapter is there."""
+    chosen = settings.load(paths.settings_file())
+    set_language(chosen.language)
+    if bool(arguments.recipe) == bool(arguments.resume):
+        raise DrkunError("bad_usage", t("train.recipe_or_resume"), t("train.hint"), EXIT_BAD_INPUT)
+    recipe = None
+    if arguments.recipe:
+        preflight = check(read(arguments.recipe), chosen)
+        recipe = preflight.recipe
+        need, free = preflight.memory_bytes / GIB, preflight.available_bytes / GIB
+        _tell(t("train.before", base=preflight.base.name, need=f"{need:.1f}", free=f"{free:.1f}"))
+        for warning in preflight.warnings:
+            _tell(warning)
+    try:
+        return asyncio.run(_train(recipe, arguments))
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
+
+
+def read(name: str) -> Recipe:
+    """A recipe's file, or a preset by its name.
+
+    Raises:
+        DrkunError: there is neither, or the recipe is wrong.
+    """
+    path = Path(name).expanduser()
+    preset = recipes.PRESETS / f"{name}.toml"
+    if not path.exists() and preset.is_file():
+        recipe = recipes.load(preset)
+        return msgspec.structs.replace(recipe, preset=name)
+    return recipes.load(path)
+
+
+async def _train(recipe: Recipe | None, arguments: argparse.Namespace) -> int:
+    stopping = _on_interrupt()
+    runs = Runs()
+    if recipe is None:
+        before = await runs.get(arguments.resume)
+        found = await runs.resume(before.id)
+    else:
+        before = found = await runs.start(recipe)
+    _tell(t("train.begun", id=found.id, folder=str(runs.root / found.id)))
+    if arguments.detach:
+        if arguments.json:
+            print(msgspec.json.encode({"id": found.id}).decode())
+        return EXIT_DONE
+    offset = before.offset if recipe is None else 0
+    shown = Shown(as_json=arguments.json)
+    asking = asyncio.ensure_future(_stop(stopping, runs, found))
+    try:
+        async for event, _ in runs.follow(found.id, offset):
+            shown.add(event)
+            if isinstance(event, Failed):
+                raise error_of(event.kind, event.values)
+            if isinstance(event, Stopped):
+                told = t("train.stopped", step=event.step)
+                raise DrkunError("stopped", told, t("train.stopped_hint", id=found.id), EXIT_INTERRUPTED)
+    finally:
+        asking.cancel()
+        shown.end()
+    return EXIT_DONE
+
+
+def _tell(text: str) -> None:
+    print(clean(text), file=sys.stderr)
+
+
+def _on_interrupt() -> asyncio.Event:
+    """Set by Ctrl+C; a second one ends the command, and not the run."""
+    loop, training, stopping = asyncio.get_running_loop(), asyncio.current_task(), asyncio.Event()
+
+    def interrupt() -> None:
+        if stopping.is_set() and training is not None:
+            training.cancel()
+        stopping.set()
+
+    with suppress(NotImplementedError):
+        loop.add_signal_handler(signal.SIGINT, interrupt)
+        loop.add_signal_handler(signal.SIGTERM, interrupt)
+    return stopping
+
+
+async def _stop(stopping: asyncio.Event, runs: Runs, run: Run) -> None:
+    await stopping.wait()
+    _tell(t("train.stopping"))
+    await runs.request_stop(run.id)
+
+
+class Shown:
+    """Events as lines: steps in one that is written anew on a terminal, JSON for programs.
+
+    Args:
+        as_json: one object a line on standard output, and nothing else.
+    """
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self._live = sys.stderr.isatty() and not as_json
+        self._total = 0
+
+    def add(self, event: Event) -> None:
+        """Show what is new."""
+        if self._as_json:
+            sys.stdout.buffer.write(encode(event) + b"\n")
+            sys.stdout.buffer.flush()
+        elif isinstance(event, Step):
+            self._step(event)
+        elif isinstance(event, Planned):
+            self._total = event.total_steps
+            self._line(
+                t(
+                    "train.planned",
+                    steps=event.total_steps,
+                    rows=f"{event.rows_per_step:.1f}",
+                    backend=event.backend,
+                    device=event.device,
+                    share=f"{event.trainable_parameters / max(event.parameters, 1):.1%}",
+                )
+            )
+        elif isinstance(event, Finished):
+            self.end()
+            print(t("train.finished", folder=event.folder))
+        elif told := _told(event):
+            self._line(told)
+
+    def _step(self, event: Step) -> None:
+        line = t(
+            "train.step",
+            step=event.step,
+            total=self._total,
+            loss=f"{event.loss:.3f}",
+            tok_s=f"{event.tok_s:.0f}",
+            eta=duration(event.eta_s),
+        )
+        if self._live:
+            width = shutil.get_terminal_size().columns - 1
+            print(CLEAR + set_cell_size(line, width).rstrip(), end="", flush=True, file=sys.stderr)
+        else:
+            print(line, file=sys.stderr)
+
+    def end(self) -> None:
+        """Leave a clean line."""
+        if self._live:
+            print(CLEAR, end="", flush=True, file=sys.stderr)
+
+    def _line(self, text: str) -> None:
+        self.end()
+        print(text, file=sys.stderr)
+
+
+def _told(event: Event) -> str:
+    """One line about anything but steps; "" where there is nothing to say."""
+    if isinstance(event, Prepared):
+        dropped = ", ".join(f"{reason} {count}" for reason, count in event.dropped.items())
+        values = {"rows": event.rows, "held_out": event.held_out, "tokens": event.tokens}
+        return t("train.prepared", dropped=dropped or "0", **values)
+    if isinstance(event, HeldOut):
+        return t("train.held_out", step=event.step, loss=f"{event.loss:.4f}")
+    if isinstance(event, Sample):
+        answer = one_line(event.answer or event.thinking, 120)
+        return t("train.sample", step=event.step, question=one_line(event.question, 60), answer=answer)
+    if isinstance(event, Saved):
+        return t("train.saved", step=event.step)
+    if isinstance(event, Warned):
+        return error_of(event.kind, event.values).message
+    return ""

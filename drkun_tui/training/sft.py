@@ -1,0 +1,285 @@
+"""Supervised fine-tuning of a LoRA: TRL's trainer, told about in the run's events.
+
+unsloth trains where it is installed and the GPU is supported; everywhere else PEFT does, with bitsandbytes on
+an NVIDIA GPU. Recipe, events and adapter are the same.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from drkun_tui.settings import Settings
+from drkun_tui.training import adapter, base_model, preflight, tokens
+from drkun_tui.training.checkpoints import newest
+from drkun_tui.training.data import prepare
+from drkun_tui.training.faults import StopRequested, TrainingError
+from drkun_tui.training.history import History
+from drkun_tui.training.protocol import (
+    Backend,
+    Began,
+    Finished,
+    Planned,
+    Prepared,
+    Stopped,
+    Warned,
+    decode,
+)
+from drkun_tui.training.recipe import Recipe
+from drkun_tui.training.rendering import IGNORED, Renderer
+from drkun_tui.training.runs import CHECKPOINTS
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from drkun_tui.training.job import Teller
+
+
+def train(recipe: Recipe, settings: Settings, folder: Path, teller: Teller) -> None:
+    """From the recipe to the adapter, or to a checkpoint when somebody asks to stop.
+
+    Args:
+        recipe: with the adapter's name.
+        settings: where models are looked for.
+        folder: the run's.
+        teller: is told everything.
+
+    Raises:
+        TrainingError: it cannot go on.
+        StopRequested: somebody asked to stop before there was anything to save.
+        DrkunError: the base or the data cannot be used.
+    """
+    backend, why_not = _backend(recipe)
+    if backend == "unsloth":
+        # It changes the other libraries, and wants to be there before they are.
+        import unsloth  # noqa: F401
+    if why_not:
+        teller.event(Warned(kind="no_unsloth", values={"reason": why_not}))
+    teller.phase("preparing")
+    base = preflight.find_base(recipe, settings)
+    target = preflight.adapter_folder(recipe.adapter.name)
+    if target.exists():
+        raise TrainingError("adapter_exists", name=recipe.adapter.name)
+    place, base_name, said = base_model.on_disk(base)
+    if said is not None:
+        teller.event(said)
+    tokenizer = base_model.tokenizer_of(place)
+    renderer = Renderer(tokenizer, recipe.data.template)
+    data = _Data(recipe, folder / "data", renderer, teller)
+    teller.event(data.prepared)
+    teller.phase("loading")
+    _stop_here(teller)
+    done = _trained(recipe, place, tokenizer, renderer, data, backend, folder, teller)
+    if done is None:
+        return
+    trainer, history = done
+    teller.phase("finishing")
+    adapter.write(
+        trainer.model,
+        tokenizer,
+        target,
+        recipe=recipe,
+        base_name=base_name,
+        demonstration=base.demonstration,
+        reasons=data.reasons,
+        fingerprint=data.prepared.fingerprint,
+        history=history,
+    )
+    last = history.held_out[-1].loss if history.held_out else None
+    teller.event(Finished(step=history.step, folder=str(target), held_out_loss=last))
+    teller.phase("done")
+
+
+def _stop_here(teller: Teller) -> None:
+    if teller.stop_requested:
+        raise StopRequested
+
+
+def _backend(recipe: Recipe) -> tuple[Backend, str]:
+    """What trains, and why it is not unsloth where that was asked for."""
+    import torch
+
+    if recipe.training.backend == "peft":
+        return "peft", ""
+    why = ""
+    if importlib.util.find_spec("unsloth") is None:
+        why = "not installed"
+    elif not torch.cuda.is_available():
+        why = "no GPU"
+    if not why:
+        return "unsloth", ""
+    return "peft", why if recipe.training.backend == "unsloth" else ""
+
+
+class _Data:
+    """The run's examples as tokens, prepared once: a run that goes on finds them in its folder."""
+
+    def __init__(self, recipe: Recipe, folder: Path, renderer: Renderer, teller: Teller) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        options, training = recipe.data, recipe.training
+
+        def stopped() -> bool:
+            return teller.stop_requested
+
+        summary = prepare(options, folder, training.seed, lambda done, total: None, stopped)
+        _stop_here(teller)
+        length = training.context_length
+        self.train, cut = tokens.tokenized(folder / "train.arrow", renderer, options.system, length, stopped)
+        self.held_out: Dataset | None = None
+        if summary.held_out:
+            self.held_out, _ = tokens.tokenized(
+                folder / "held_out.arrow", renderer, options.system, length, stopped
+            )
+        if cut:
+            values: dict[str, str | int] = {"rows": cut, "of": summary.train}
+            teller.event(Warned(kind="some_masked", values=values))
+        rows = folder / ("held_out.arrow" if summary.held_out else "train.arrow")
+        self.sample = _first(rows, options.system)
+        self.reasons = bool(self.sample.reasoning)
+        seen = self.train.with_format("numpy")
+        trained = sum(int((batch["labels"] != IGNORED).sum()) for batch in _flat(seen))
+        self.prepared = Prepared(
+            rows=len(self.train),
+            held_out=len(self.held_out) if self.held_out else 0,
+            tokens=int(sum(self.train.with_format("numpy")["length"][:])),
+            trained_tokens=trained,
+            dropped=summary.dropped,
+            fingerprint=summary.fingerprint,
+        )
+
+
+def _flat(examples: Dataset) -> Any:
+    """The labels of all examples, a batch of Arrow's memory at a time."""
+    import pyarrow as pa
+
+    for batch in examples.with_format("arrow").iter(1024):
+        column = batch["labels"]
+        chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+        for chunk in chunks:
+            yield {"labels": chunk.flatten().to_numpy()}
+
+
+def _first(rows: Path, system: str) -> Any:
+    from datasets import Dataset
+
+    return tokens.example(Dataset.from_file(str(rows))[0], system)
+
+
+def _trained(
+    recipe: Recipe,
+    place: Path,
+    tokenizer: Any,
+    renderer: Renderer,
+    data: _Data,
+    backend: Backend,
+    folder: Path,
+    teller: Teller,
+) -> tuple[Any, History] | None:
+    """The trainer at its last step with what it has told; None when it was asked to stop before."""
+    import torch
+
+    # Imported late, behind unsloth.
+    from drkun_tui.training.trainer import OutOfMemory, build
+
+    sizes = (recipe.training.batch_size, recipe.training.gradient_accumulation)
+    for attempt in (1, 2):
+        model = _load(place, recipe, backend)
+        checkpoint = newest(folder / CHECKPOINTS)
+        history = _so_far(folder)
+        trainer = build(
+            model, tokenizer, renderer, data, recipe, sizes, folder, teller, history, backend=backend
+        )
+        teller.event(_planned(trainer, recipe, sizes, data, backend))
+        step = checkpoint.step if checkpoint else 0
+        history.add(Began(step=step))
+        teller.event(Began(step=step))
+        teller.phase("training")
+        try:
+            trainer.train(resume_from_checkpoint=str(checkpoint.path) if checkpoint else None)
+        except OutOfMemory as error:
+            if attempt == 2 or sizes[0] == 1:
+                raise TrainingError("out_of_memory") from error
+            sizes = (sizes[0] // 2, sizes[1] * 2)
+            values: dict[str, str | int] = {"batch_size": sizes[0], "gradient_accumulation": sizes[1]}
+            teller.event(Warned(kind="half_batch", values=values))
+            del trainer, model
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            continue
+        if trainer.stopped_early:
+            saved = newest(folder / CHECKPOINTS)
+            teller.event(Stopped(step=saved.step if saved else 0))
+            teller.phase("stopped")
+            return None
+        return trainer, history
+    return None
+
+
+def _so_far(folder: Path) -> History:
+    from drkun_tui.jobs import detached
+
+    return History.of(detached.events(folder, decode))
+
+
+def _load(place: Path, recipe: Recipe, backend: Backend) -> Any:
+    """The base with a fresh LoRA on it."""
+    chosen = recipe.adapter
+    if backend == "unsloth":
+        from unsloth import FastLanguageModel
+
+        model, _ = FastLanguageModel.from_pretrained(
+            model_name=str(place),
+            max_seq_length=recipe.training.context_length,
+            load_in_4bit=base_model.precision(recipe) == "nf4",
+            local_files_only=True,
+        )
+        return FastLanguageModel.get_peft_model(
+            model,
+            r=chosen.rank,
+            lora_alpha=chosen.alpha,
+            lora_dropout=chosen.dropout,
+            target_modules=list(chosen.targets),
+            bias="none",
+            use_gradient_checkpointing="unsloth" if recipe.training.gradient_checkpointing else False,
+            random_state=recipe.training.seed,
+        )
+    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+    from transformers import set_seed
+
+    model = base_model.load(place, recipe)
+    if getattr(model, "is_quantized", False):
+        model = prepare_model_for_kbit_training(
+            model, use_gradient_checkpointing=recipe.training.gradient_checkpointing
+        )
+    # The LoRA begins with numbers drawn from the seed.
+    set_seed(recipe.training.seed)
+    return get_peft_model(
+        model,
+        LoraConfig(
+            r=chosen.rank,
+            lora_alpha=chosen.alpha,
+            lora_dropout=chosen.dropout,
+            target_modules=list(chosen.targets),
+            task_type="CAUSAL_LM",
+        ),
+    )
+
+
+def _planned(trainer: Any, recipe: Recipe, sizes: tuple[int, int], data: _Data, backend: Backend) -> Planned:
+    import torch
+
+    sequences = len(trainer.train_dataset)
+    in_step = sizes[0] * sizes[1] * int(os.environ.get("WORLD_SIZE", "1"))
+    parameters = [(p.numel(), p.requires_grad) for p in trainer.model.parameters()]
+    return Planned(
+        backend=backend,
+        device=torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
+        total_steps=trainer.steps_to_make(sequences, in_step),
+        rows_per_step=in_step * len(data.train) / max(sequences, 1),
+        batch_size=sizes[0],
+        gradient_accumulation=sizes[1],
+        trainable_parameters=sum(count for count, trained in parameters if trained),
+        parameters=sum(count for count, _ in parameters),
+    )

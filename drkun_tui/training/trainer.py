@@ -1,0 +1,339 @@
+"""TRL's trainer with what a run needs besides: events, whole checkpoints, an early stop, the held-out loss of
+responses, and sample answers.
+
+It is imported in the training process only, and behind unsloth where that is used.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from trl import SFTConfig, SFTTrainer
+
+from drkun_tui.engine.thinking import opened_by, split, start_state
+from drkun_tui.training.checkpoints import written
+from drkun_tui.training.faults import TrainingError
+from drkun_tui.training.history import History
+from drkun_tui.training.protocol import Backend, Event, HeldOut, Sample, Saved, Step, Warned
+from drkun_tui.training.recipe import Recipe
+from drkun_tui.training.rendering import IGNORED, Example, Renderer
+from drkun_tui.training.runs import CHECKPOINTS
+
+if TYPE_CHECKING:
+    from drkun_tui.training.job import Teller
+    from drkun_tui.training.sft import _Data
+
+FUSED = importlib.util.find_spec("triton") is not None
+"""Is there what TRL computes the loss through?"""
+
+SAMPLE_TOKENS = 192
+"""Most tokens of a sample answer."""
+
+
+class OutOfMemory(Exception):  # noqa: N818  # the trainer may try again
+    """The memory was not enough for a step."""
+
+
+def build(
+    model: Any,
+    tokenizer: Any,
+    renderer: Renderer,
+    data: _Data,
+    recipe: Recipe,
+    sizes: tuple[int, int],
+    folder: Path,
+    teller: Teller,
+    history: History,
+    *,
+    backend: Backend,
+) -> RunTrainer:
+    """A trainer that can begin.
+
+    Args:
+        model: with a LoRA on it.
+        sizes: sequences at once, and batches in one optimizer step.
+        folder: the run's.
+        history: is told the events, too.
+    """
+    training = recipe.training
+    on_gpu = torch.cuda.is_available()
+    optimizer = {"adamw": "adamw_torch"}.get(training.optimizer, training.optimizer)
+    if "8bit" in optimizer and not on_gpu:
+        values: dict[str, str | int] = {"wanted": training.optimizer, "used": "adamw"}
+        teller.event(Warned(kind="optimizer_replaced", values=values))
+        optimizer = "adamw_torch"
+    half = on_gpu and torch.cuda.is_bf16_supported()
+    arguments = SFTConfig(
+        output_dir=str(folder / CHECKPOINTS),
+        per_device_train_batch_size=sizes[0],
+        per_device_eval_batch_size=sizes[0],
+        gradient_accumulation_steps=sizes[1],
+        max_steps=training.max_steps or -1,
+        num_train_epochs=training.epochs or 1.0,
+        learning_rate=training.learning_rate,
+        warmup_steps=training.warmup_steps,
+        lr_scheduler_type=training.scheduler,
+        optim=optimizer,
+        weight_decay=training.weight_decay,
+        max_grad_norm=training.max_grad_norm,
+        max_length=training.context_length,
+        packing=training.packing,
+        eval_packing=training.packing,
+        # unsloth has its own.
+        gradient_checkpointing=training.gradient_checkpointing and backend == "peft",
+        seed=training.seed,
+        data_seed=training.seed,
+        bf16=half,
+        fp16=on_gpu and not half,
+        use_cpu=not on_gpu,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        save_strategy="no",
+        eval_strategy="no",
+        report_to=list(training.report_to) or "none",
+        disable_tqdm=True,
+        dataloader_pin_memory=on_gpu,
+        run_name=recipe.adapter.name or None,
+    )
+    trainer = RunTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=data.train,
+        eval_dataset=data.held_out,
+        processing_class=tokenizer,
+    )
+    telling = _Telling(trainer, recipe, renderer, data.sample, teller, history)
+    trainer.add_callback(telling)
+    trainer.own_loss = backend == "unsloth" or not on_gpu
+    trainer.keep, trainer.teller, trainer.saved = training.keep_checkpoints, teller, telling.saved
+    return trainer
+
+
+class RunTrainer(SFTTrainer):
+    """See the module."""
+
+    keep = 1
+    """Checkpoints that stay."""
+    own_loss = False
+    """Does the model bring its own way to compute the loss?"""
+    stopped_early = False
+    """Did somebody ask it to stop?"""
+    teller: Teller
+    saved: Callable[[int], None]
+    """Is called when a checkpoint is whole."""
+
+    _aside: Path | None = None
+
+    def steps_to_make(self, sequences: int, in_step: int) -> int:
+        """Optimizer steps of the whole run."""
+        if self.args.max_steps > 0:
+            return int(self.args.max_steps)
+        return math.ceil(math.ceil(sequences / in_step) * self.args.num_train_epochs)
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._aside) if self._aside else str(super()._get_output_dir(trial))
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        step = self.state.global_step
+        if not self.args.should_save:
+            super()._save_checkpoint(model, trial)
+            return
+        self.teller.phase("saving")
+        with written(Path(str(self.args.output_dir)), step, self.keep) as aside:
+            self._aside = aside
+            try:
+                super()._save_checkpoint(model, trial)
+            finally:
+                self._aside = None
+        self.saved(step)
+        self.teller.phase("training")
+
+    seen = 0
+    """Tokens that this process has trained on, padding not counted."""
+
+    def compute_loss(self, model: Any, inputs: Any, *arguments: Any, **options: Any) -> Any:
+        """The mean over the response tokens of a batch.
+
+        TRL computes it in chunks, without the whole of the logits, through Triton. Where there is none, as on
+        a CPU, the model computes it as it always does; so it does under unsloth, which has its own kernels.
+        """
+        if FUSED and not self.own_loss:
+            return super().compute_loss(model, inputs, *arguments, **options)
+        # With a cache, Transformers takes packed examples for one long one.
+        inputs = {**inputs, "use_cache": False}
+        return Trainer.compute_loss(self, model, inputs, *arguments, **options)
+
+    def training_step(self, model: Any, inputs: Any, *arguments: Any, **options: Any) -> Any:
+        """One forward and backward pass; a shortage of memory is `OutOfMemory`."""
+        mask = inputs.get("attention_mask")
+        self.seen += int(inputs["input_ids"].numel() if mask is None else mask.sum())
+        try:
+            return super().training_step(model, inputs, *arguments, **options)
+        except torch.OutOfMemoryError as error:
+            raise OutOfMemory from error
+        except RuntimeError as error:
+            if "not enough memory" in str(error) or "can't allocate memory" in str(error):
+                raise OutOfMemory from error
+            raise
+
+    def held_out_loss(self) -> float:
+        """Mean over the response tokens of all held-out examples, in nats."""
+        total = torch.zeros((), dtype=torch.float64)
+        count = 0
+        model: Any = self.model
+        was_training = model.training
+        model.eval()
+        with torch.no_grad():
+            for batch in self.get_eval_dataloader():
+                inputs = self._prepare_inputs(batch)
+                # The first token of a sequence is predicted by nothing.
+                trained = int((inputs["labels"][..., 1:] != IGNORED).sum())
+                with self.compute_loss_context_manager():
+                    loss = self.compute_loss(model, inputs)
+                total += loss.double().cpu() * trained
+                count += trained
+        model.train(was_training)
+        return float(total) / max(count, 1)
+
+    def answer(self, prompt: str) -> str:
+        """What the model goes on with, greedily."""
+        model: Any = self.model
+        tokenizer: Any = self.processing_class
+        inputs = tokenizer(prompt, add_special_tokens=False, return_tensors="pt").to(model.device)
+        was_training = model.training
+        model.eval()
+        with torch.no_grad(), self.compute_loss_context_manager():
+            made = model.generate(
+                **inputs,
+                max_new_tokens=SAMPLE_TOKENS,
+                do_sample=False,
+                temperature=None,
+                top_p=None,
+                top_k=None,
+                use_cache=True,
+                pad_token_id=tokenizer.pad_token_id or tokenizer.eos_token_id,
+            )
+        model.train(was_training)
+        return str(tokenizer.decode(made[0][inputs["input_ids"].shape[1] :]))
+
+
+class _Telling(TrainerCallback):
+    """Turns what the trainer does into the run's events."""
+
+    def __init__(
+        self,
+        trainer: RunTrainer,
+        recipe: Recipe,
+        renderer: Renderer,
+        sample: Example,
+        teller: Teller,
+        history: History,
+    ) -> None:
+        self._trainer = trainer
+        self._training = recipe.training
+        self._renderer = renderer
+        self._sample = sample
+        self._teller = teller
+        self._history = history
+        self._began, self._first_step, self._earlier_tokens = 0.0, 0, 0
+
+    def _tell(self, event: Event) -> None:
+        self._history.add(event)
+        self._teller.event(event)
+
+    def saved(self, step: int) -> None:
+        """A checkpoint is whole."""
+        self._tell(Saved(step=step))
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Look at the loss before anything is learned, and start the clock."""
+        self._first_step = state.global_step
+        self._earlier_tokens = self._history.steps[-1].tokens if self._history.steps else 0
+        if state.global_step == 0:
+            self._look(0)
+        self._began = time.monotonic()
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        """One optimizer step was made."""
+        if not logs or "loss" not in logs:
+            return
+        loss, norm = float(logs["loss"]), float(logs.get("grad_norm", 0.0))
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            rate = f"{self._training.learning_rate:g}"
+            raise TrainingError(
+                "diverged", step=state.global_step, learning_rate=rate, saved=self._history.saved
+            )
+        seen = self._trainer.seen
+        made, took = state.global_step - self._first_step, time.monotonic() - self._began
+        self._tell(
+            Step(
+                step=state.global_step,
+                loss=loss,
+                learning_rate=float(logs.get("learning_rate", 0.0)),
+                grad_norm=norm,
+                epoch=float(logs.get("epoch", 0.0)),
+                tokens=self._earlier_tokens + seen,
+                tok_s=seen / max(took, 1e-9),
+                eta_s=took / max(made, 1) * (state.max_steps - state.global_step),
+                memory_bytes=torch.cuda.max_memory_reserved() if torch.cuda.is_available() else 0,
+            )
+        )
+        self._after_step(state.global_step, last=state.global_step >= state.max_steps)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Decide what follows this step."""
+        step, last = state.global_step, state.global_step >= state.max_steps
+        if self._teller.stop_requested and not last:
+            self._trainer.stopped_early = True
+            control.should_training_stop = control.should_save = True
+        elif last or _is_due(step, self._training.save_every):
+            control.should_save = True
+
+    def _after_step(self, step: int, *, last: bool) -> None:
+        """Look at the held-out loss and at a sample where they are due; their time is not training's."""
+        began = time.monotonic()
+        training = self._training
+        if last or _is_due(step, training.evaluate_every):
+            self._look(step)
+        if training.sample_every and (last or _is_due(step, training.sample_every)):
+            self._show(step)
+        self._began += time.monotonic() - began
+
+    def _look(self, step: int) -> None:
+        if self._trainer.eval_dataset is not None and self._training.evaluate_every:
+            self._tell(HeldOut(step=step, loss=self._trainer.held_out_loss()))
+
+    def _show(self, step: int) -> None:
+        prompt = self._renderer.render(self._sample).prompt
+        text = self._trainer.answer(prompt).partition(self._renderer.end_of_turn)[0]
+        told = split(text, start_state(prompt), opened_by(prompt))
+        self._tell(
+            Sample(
+                step=step,
+                question=self._sample.question,
+                thinking=told.thinking.strip(),
+                answer=told.answer.strip(),
+            )
+        )
+
+
+def _is_due(step: int, every: int) -> bool:
+    return bool(every) and step % every == 0
