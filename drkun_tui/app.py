@@ -31,6 +31,7 @@ from drkun_tui.settings import Settings
 from drkun_tui.ui import theme
 from drkun_tui.ui.fetching import Fetching
 from drkun_tui.ui.screens.consult import ConsultScreen
+from drkun_tui.ui.training_watch import TrainingWatch
 from drkun_tui.ui.typeset.markdown import render_block
 from drkun_tui.ui.widgets.header import Header
 from drkun_tui.ui.widgets.key_hints import KeyHints
@@ -51,7 +52,7 @@ LEAVE_S = 2.0
 """What the workers get to end when the program is left."""
 
 
-class DrkunApp(Fetching):
+class DrkunApp(Fetching, TrainingWatch):
     """See the module.
 
     Args:
@@ -63,11 +64,13 @@ class DrkunApp(Fetching):
 
     TITLE = "Dr. Kun"
     CSS_PATH = [  # noqa: RUF012  # typed by Textual
-        paths.PACKAGE / "ui" / "styles" / name for name in ("base.tcss", "consult.tcss", "dialogs.tcss")
+        paths.PACKAGE / "ui" / "styles" / f"{name}.tcss"
+        for name in ("base", "consult", "dialogs", "training")
     ]
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f2", "go('consult')", "keys.go_consult", id="app.consult", show=False),
         Binding("f3", "go('models')", "keys.go_models", id="app.models", priority=True),
+        Binding("f4", "go('training')", "keys.go_training", id="app.training", priority=True),
         Binding("f9", "choose_profile", "keys.profile", id="app.profile", show=False),
         Binding("f12", "guide", "keys.guide", id="app.guide", show=False),
         Binding("f6", "go('settings')", "keys.go_settings", id="app.settings", priority=True),
@@ -123,6 +126,7 @@ class DrkunApp(Fetching):
             self._fail(self._notice)
         self.load_model()
         self.watch_downloads()
+        self.watch_runs()
         self.run_worker(_warm_up, thread=True)
 
     # Settings
@@ -238,6 +242,10 @@ class DrkunApp(Fetching):
             from drkun_tui.ui.screens.models import ModelsScreen
 
             self.push_screen(ModelsScreen())
+        elif place == "training":
+            from drkun_tui.ui.screens.training import TrainingScreen
+
+            self.push_screen(TrainingScreen())
         elif place == "settings":
             from drkun_tui.ui.screens.settings import SettingsScreen
 

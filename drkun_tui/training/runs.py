@@ -105,8 +105,9 @@ class Runs:
 
     def _history(self, id: str) -> tuple[History, int]:
         folder = self.root / id
-        history = History.of(detached.events(folder, decode))
-        return history, detached.last_events(folder, decode)[1]
+        # Where it ends is asked first: what the run tells meanwhile is left to whoever follows it.
+        offset = detached.last_events(folder, decode)[1]
+        return History.of(detached.events(folder, decode, offset)), offset
 
     def log(self, id: str) -> Path:
         """What the process of a run wrote, newest process only."""
