@@ -80,7 +80,7 @@ def draw(curves: Sequence[Curve], width: int, height: int, x_end: float) -> list
     if high - low < 1e-12:
         room = abs(high) * 0.1 or 1.0
         low, high = low - room, high + room
-    marks = ticks(low, high, max(2, rows // 2 + 1))
+    marks = ticks(low, high, max(2, rows // 3 + 1))
     names = _names(marks)
     margin = max(map(len, names)) + 1
     columns = width - margin

@@ -295,11 +295,7 @@ class NewRunScreen(Screen[Recipe | None]):
         notice.clear()
         need, free = size(found.memory_bytes), size(found.available_bytes)
         needs = [
-            t(
-                "training_screen.needs_memory",
-                need=size(found.memory_bytes),
-                free=size(found.available_bytes),
-            ),
+            t("training_screen.needs_memory", need=need, free=free),
             t("training_screen.needs_disk", need=size(found.disk_bytes)),
         ]
         if found.minutes is not None:
