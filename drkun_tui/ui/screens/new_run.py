@@ -160,6 +160,7 @@ class NewRunScreen(Screen[Recipe | None]):
     def _values(self) -> dict[str, Any]:
         """The recipe with what the form says laid over it."""
         values = tomllib.loads(recipes.dump(self._recipe))
+        values["preset"] = self._preset
         for field in FIELDS:
             self._put(values, field)
         return values
@@ -187,6 +188,9 @@ class NewRunScreen(Screen[Recipe | None]):
                 recipes.parse(tomli_w.dumps(values))
             except BadRecipeError as error:
                 self._errors[field.name] = error.reason
+        about, usable = _about_data(self._input("data").value.strip())
+        if not usable:
+            self._errors.setdefault("data", about)
         for name in NAMES:
             told = self.query_one(f"#told-{name}", Static)
             wrong = self._errors.get(name, "")
@@ -205,7 +209,7 @@ class NewRunScreen(Screen[Recipe | None]):
         if name == "preset":
             return one_line(self._recipe.note, 80)
         if name == "data":
-            return _about_data(text)
+            return _about_data(text)[0]
         if name == "name" and not text:
             return t("training_screen.note_name")
         if name == "rate" or not text:
@@ -338,20 +342,22 @@ def _is_hub(text: str) -> bool:
     return not Path(text).exists()
 
 
-def _about_data(text: str) -> str:
+def _about_data(text: str) -> tuple[str, bool]:
+    """What it is, and whether there can be rows in it."""
     if not text:
-        return t("training_screen.data_none")
+        return t("training_screen.data_none"), False
     if text == DEMO:
-        return t("training_screen.data_demo")
+        return t("training_screen.data_demo"), True
     if _is_hub(text):
-        return t("training_screen.data_hub")
+        return t("training_screen.data_hub"), True
     path = Path(text).expanduser()
     try:
         if path.is_dir():
-            return t("training_screen.data_folder", files=sum(1 for each in path.iterdir() if each.is_file()))
-        return t("training_screen.data_file", size=size(path.stat().st_size))
+            files = sum(1 for each in path.iterdir() if each.is_file())
+            return t("training_screen.data_folder", files=files), files > 0
+        return t("training_screen.data_file", size=size(path.stat().st_size)), True
     except OSError:
-        return t("training_screen.data_missing")
+        return t("training_screen.data_missing"), False
 
 
 class RecipeEditor(ModalScreen[Recipe | None]):
