@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from rich.cells import cell_len
 
 from drkun_tui.ui.plot import Curve, draw, ticks
+from drkun_tui.ui.typeset.wrap import Line
 
 
-def text(lines: list[tuple[tuple[str, str], ...]]) -> list[str]:
-    return ["".join(span[0] for span in line) for line in lines]
+def text(lines: Sequence[Line]) -> list[str]:
+    return ["".join(span.text for span in line) for line in lines]
 
 
 def dots(line: str) -> int:

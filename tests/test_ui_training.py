@@ -126,9 +126,10 @@ async def test_what_a_model_says_reaches_the_screen_cleaned() -> None:
 
 
 async def test_twenty_thousand_steps_are_drawn_rarely_and_once_for_each_column() -> None:
-    training_runs.put_told("drkun/long", 20_000)
+    await started("drkun/long", total=20_000)
     async with chat(loaded=False) as it:
         screen = await at_training(it, "20,000 / 20,000")
+        await it.until(lambda: flat(t("training_screen.phase_done")) in it.seen("#run-head"))
         before = screen.paints
         for _ in range(40):
             await it.press("down")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import signal
 from pathlib import Path
 
 from drkun_tui import paths
 from drkun_tui.jobs import detached
-from drkun_tui.training import protocol, recipe, runs
+from drkun_tui.training import recipe, runs
 from tests.conftest import has_ended, wait_until
 
 CHILD = """
@@ -80,30 +79,6 @@ def put(name: str, **plan: object) -> Path:
         "question": QUESTION, "thinking": "先想一想。", "answer": "可以适量服用。", **plan,
     }  # fmt: skip
     (folder / "plan.json").write_text(json.dumps(whole), "utf8")
-    return folder
-
-
-def put_told(name: str, steps: int, phase: str = "done") -> Path:
-    """A run that has ended long ago, with so many steps."""
-    folder = put(name)
-    events: list[protocol.Event] = [
-        protocol.Planned(
-            backend="peft", device="CPU", total_steps=steps, rows_per_step=4, batch_size=4,
-            gradient_accumulation=1, trainable_parameters=1, parameters=1,
-        ),
-        *(
-            protocol.Step(
-                step=step, loss=1 + 4 * math.exp(-3 * step / steps) + 0.3 * math.sin(step),
-                learning_rate=1e-4, epoch=step / steps, tokens=step,
-            )
-            for step in range(1, steps + 1)
-        ),
-        protocol.Finished(step=steps, folder=""),
-    ]  # fmt: skip
-    reporter = detached.Reporter(folder)
-    for event in events:
-        reporter.event(protocol.encode(event))
-    reporter.state(phase)
     return folder
 
 

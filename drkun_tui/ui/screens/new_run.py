@@ -280,9 +280,6 @@ class NewRunScreen(Screen[Recipe | None]):
     @work(group="start", exclusive=True)
     async def action_start(self) -> None:
         """Look whether it can be done, tell what it takes, and begin."""
-        # Imported late: it looks at the base and at the data.
-        from drkun_tui.training import preflight
-
         notice = self.query_one(Notice)
         if (recipe := self._check()) is None:
             first = next((name for name in NAMES if name in self._errors), "")
@@ -290,6 +287,9 @@ class NewRunScreen(Screen[Recipe | None]):
                 self._input(first).focus()
                 notice.say(t("training_screen.mend"), "warning")
             return
+        # Imported late: nobody else needs it.
+        from drkun_tui.training import preflight
+
         notice.say(t("training_screen.checking"))
         try:
             found = await asyncio.to_thread(preflight.check, recipe, self.app.settings)
