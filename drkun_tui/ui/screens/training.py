@@ -140,10 +140,17 @@ class TrainingScreen(Screen[None]):
         if not self.query("#runs"):
             return
         listing = self.query_one(RowList)
+        if not listing.size.width and not self.has_class("-empty"):
+            # Not laid out yet: how much there is room for is not known.
+            self.call_after_refresh(self._show_list)
+            return
         highlighted = self.highlighted.id if self.highlighted else self._shown
         signs = {id: sign for id, (sign, _) in self._marked.items()}
         at = next((i for i, run in enumerate(self._runs) if run.id == highlighted), 0)
         lines = training_text.run_lines(self._runs, signs, max(20, listing.size.width - 1))
+        if self.has_class("-empty") and lines:
+            self.remove_class("-empty")
+            self.call_after_refresh(self._show_list)
         self.set_class(not lines, "-empty")
         self._order = [run.id for run in self._runs]
         listing.show(lines, at if lines else None)
