@@ -64,8 +64,9 @@ def root() -> Path:
 
 
 def put(name: str, **plan: object) -> Path:
-    """The folder of a run that was never started."""
-    folder = detached.new_folder(root())
+    """The folder of a run that was never started; each is newer than those before."""
+    folder = root() / f"20260101-0000{len(detached.folders(root())):02}-abcdef"
+    folder.mkdir(parents=True)
     made = recipe.Recipe(
         preset="starter-cpu",
         base=recipe.Base(model="starter"),

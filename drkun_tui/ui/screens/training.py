@@ -298,7 +298,8 @@ class TrainingScreen(Screen[None]):
         """End the run at once, after asking."""
         if (run := self.highlighted) is None:
             return
-        lost = self._history.step - self._history.saved
+        history, _ = await self.app.runs.history(run.id)
+        lost = history.step - history.saved
         question = t("training_screen.cancel_question", name=one_line(run.name, 60), steps=lost)
         if await self.app.push_screen_wait(Confirm(question, t("training_screen.cancel_keys"))):
             await self._do(self.app.runs.cancel(run.id))
@@ -362,10 +363,12 @@ class TrainingScreen(Screen[None]):
     @work(group="dialog", exclusive=True)
     async def action_chat(self) -> None:
         """Consult with the adapter that the run made, and its base."""
-        end = self._history.end
+        if (run := self.highlighted) is None:
+            return
         if self.app.session.turn is not None:
             self.query_one(Notice).say(t("consult.busy"), "warning")
             return
+        end = (await self.app.runs.history(run.id))[0].end
         if not isinstance(end, Finished):
             return
         found = await asyncio.to_thread(self._adapter_and_base, Path(end.folder))
