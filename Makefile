@@ -37,6 +37,7 @@ bench: $(TOOLS)
 picture: $(SETUP)
 	$(BIN)/python scripts/picture.py
 	$(BIN)/python scripts/picture_models.py
+	$(BIN)/python scripts/picture_training.py
 
 # `--without-pip` and `pip --python` also work where the system's Python has no ensurepip.
 $(BIN)/python:

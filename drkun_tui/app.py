@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import sys
 from collections.abc import Iterable
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import msgspec
 from textual import work
-from textual.app import App, SystemCommand
+from textual.app import SystemCommand
 from textual.binding import Binding, BindingType
 from textual.command import CommandPalette
 from textual.screen import Screen
@@ -30,19 +29,17 @@ from drkun_tui.errors import EXIT_FAILED, DrkunError
 from drkun_tui.i18n import t
 from drkun_tui.settings import Settings
 from drkun_tui.ui import theme
+from drkun_tui.ui.fetching import Fetching
 from drkun_tui.ui.screens.consult import ConsultScreen
+from drkun_tui.ui.training_watch import TrainingWatch
 from drkun_tui.ui.typeset.markdown import render_block
 from drkun_tui.ui.widgets.header import Header
 from drkun_tui.ui.widgets.key_hints import KeyHints
 from drkun_tui.ui.widgets.notice import Notice
-from drkun_tui.ui.widgets.transcript import Transcript
 
 if TYPE_CHECKING:
     from drkun_tui.hardware import GpuUse
-    from drkun_tui.library.hub.downloads import Download, Downloads
-    from drkun_tui.library.hub.protocol import HubName, Request
     from drkun_tui.library.plan import Plan
-    from drkun_tui.ui.guide import Proposal
 
 SWITCH_S = 0.0005
 """How long a thread that computes, such as a scan, keeps the interpreter from the one that draws. That one
@@ -54,11 +51,8 @@ GPU_EVERY_S = 1.0
 LEAVE_S = 2.0
 """What the workers get to end when the program is left."""
 
-WATCH_S = 0.5
-"""How often downloads are looked at while one runs."""
 
-
-class DrkunApp(App[None]):
+class DrkunApp(Fetching, TrainingWatch):
     """See the module.
 
     Args:
@@ -70,11 +64,13 @@ class DrkunApp(App[None]):
 
     TITLE = "Dr. Kun"
     CSS_PATH = [  # noqa: RUF012  # typed by Textual
-        paths.PACKAGE / "ui" / "styles" / name for name in ("base.tcss", "consult.tcss", "dialogs.tcss")
+        paths.PACKAGE / "ui" / "styles" / f"{name}.tcss"
+        for name in ("base", "consult", "dialogs", "training")
     ]
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f2", "go('consult')", "keys.go_consult", id="app.consult", show=False),
         Binding("f3", "go('models')", "keys.go_models", id="app.models", priority=True),
+        Binding("f4", "go('training')", "keys.go_training", id="app.training", priority=True),
         Binding("f9", "choose_profile", "keys.profile", id="app.profile", show=False),
         Binding("f12", "guide", "keys.guide", id="app.guide", show=False),
         Binding("f6", "go('settings')", "keys.go_settings", id="app.settings", priority=True),
@@ -98,12 +94,8 @@ class DrkunApp(App[None]):
         self.settings = settings
         self._settings_path = settings_path
         self._notice = notice
-        self._proposal: Proposal | None = None
         self.store = self._open_store()
         self.session = Session(self.store, EngineClient(paths.engine_log(), paths.machine_file()))
-        self.downloads_now: list[Download] = []
-        """As they stood when they were last looked at."""
-        self._downloads_known = False
         self.gpu_now: GpuUse | None = None
         """What the GPU does, while a model is on it."""
         self.planned = asyncio.Event()
@@ -134,6 +126,7 @@ class DrkunApp(App[None]):
             self._fail(self._notice)
         self.load_model()
         self.watch_downloads()
+        self.watch_runs()
         self.run_worker(_warm_up, thread=True)
 
     # Settings
@@ -216,17 +209,6 @@ class DrkunApp(App[None]):
             if event is not None and not event.has_template:
                 screen.query_one(Notice).say(t("engine.no_template"), "warning")
 
-    def _consult_screen(self) -> ConsultScreen | None:
-        return next((s for s in self.screen_stack if isinstance(s, ConsultScreen) and s.is_mounted), None)
-
-    def _say(self, text: str) -> None:
-        if (screen := self._consult_screen()) is not None:
-            screen.query_one(Notice).say(text, "warning")
-
-    def _fail(self, error: DrkunError) -> None:
-        if (screen := self._consult_screen()) is not None:
-            screen.query_one(Notice).fail(error)
-
     @work(group="profile", exclusive=True)
     async def action_choose_profile(self) -> None:
         """Choose how the model is loaded; what cannot be chosen says why."""
@@ -250,108 +232,6 @@ class DrkunApp(App[None]):
             self.change_settings(profile=chosen)
             self.load_model()
 
-    # Downloads
-
-    @cached_property
-    def downloads(self) -> Downloads:
-        """All downloads of this data folder; they go on when the program ends."""
-        # Imported late: the first frame does not wait for it.
-        from drkun_tui.library.hub.downloads import Downloads
-
-        return Downloads()
-
-    @property
-    def usual_hub(self) -> HubName:
-        """The hub that is asked first. Where Chinese is read, Hugging Face is often hard to reach."""
-        if self.settings.hub != "auto":
-            return self.settings.hub
-        return "modelscope" if i18n.language() == "zh" and not os.environ.get("HF_ENDPOINT") else "hf"
-
-    async def fetch(self, request: Request) -> None:
-        """Begin a download, or go on with it.
-
-        Raises:
-            DrkunError: it cannot be begun.
-        """
-        await self.downloads.start(request)
-        self.watch_downloads()
-
-    @work(group="downloads", exclusive=True)
-    async def watch_downloads(self) -> None:
-        """Show how far the downloads are, as long as one runs."""
-        while True:
-            before = {download.id: download.phase for download in self.downloads_now}
-            self.downloads_now = await self.downloads.all()
-            changed = [d for d in self.downloads_now if before.get(d.id) != d.phase]
-            if changed and self._downloads_known:
-                self.look_for_guide()
-                for download in changed:
-                    self._download_changed(download)
-            # What has ended before the program began is no news.
-            self._downloads_known = True
-            for screen in self.screen_stack:
-                if isinstance(screen, ConsultScreen) and screen.is_mounted:
-                    screen.refresh_status()
-                elif (show := getattr(screen, "show_downloads", None)) and screen.is_mounted:
-                    show(self.downloads_now)
-            if not any(download.running for download in self.downloads_now):
-                return
-            await asyncio.sleep(WATCH_S)
-
-    def _download_changed(self, download: Download) -> None:
-        if download.phase in ("downloading", "paused", "failed", "done"):
-            # What lies on the disk is something else now.
-            for screen in self.screen_stack:
-                if (scan := getattr(screen, "action_scan", None)) and screen.is_mounted:
-                    scan()
-        if download.phase == "done":
-            self._say_anywhere(t("downloads.arrived", repo=download.request.repo))
-        elif download.error is not None:
-            self._say_anywhere(f"{download.error.message}  {download.error.hint}")
-
-    def _say_anywhere(self, text: str) -> None:
-        for notice in self.screen.query(Notice):
-            notice.say(text)
-
-    @property
-    def downloads_running(self) -> list[Download]:
-        """Those that are on their way."""
-        return [download for download in self.downloads_now if download.running]
-
-    # The guide of the first run
-
-    @work(group="guide", exclusive=True)
-    async def look_for_guide(self) -> None:
-        """With no model but the bundled one: propose one that suits this machine."""
-        from drkun_tui.ui.guide import proposal
-
-        self._proposal = await asyncio.to_thread(proposal, self.settings, self.downloads_now)
-        if (screen := self._consult_screen()) is not None:
-            for transcript in screen.query(Transcript):
-                transcript.propose(self._proposal.text if self._proposal else "")
-
-    @work(group="begin", exclusive=True)
-    async def action_guide(self) -> None:
-        """Fetch the proposed model, while one goes on asking; once it is here, consult with it."""
-        if (proposal := self._proposal) is None:
-            self._say_anywhere(t("guide.nothing"))
-            return
-        try:
-            if proposal.arrived is not None:
-                self.change_settings(model=proposal.arrived, adapter=None)
-                self.load_model()
-            else:
-                await self.fetch(proposal.request(self.usual_hub))
-                self._say_anywhere(t("guide.begun", repo=proposal.model.repo))
-        except DrkunError as error:
-            self._fail(error)
-
-    def find_model(self, query: str) -> None:
-        """Look for a model on a hub; "" shows what suits this machine."""
-        from drkun_tui.ui.screens.fetch import FetchScreen
-
-        self.push_screen(FetchScreen(query))
-
     # Places
 
     def action_go(self, place: str) -> None:
@@ -362,6 +242,10 @@ class DrkunApp(App[None]):
             from drkun_tui.ui.screens.models import ModelsScreen
 
             self.push_screen(ModelsScreen())
+        elif place == "training":
+            from drkun_tui.ui.screens.training import TrainingScreen
+
+            self.push_screen(TrainingScreen())
         elif place == "settings":
             from drkun_tui.ui.screens.settings import SettingsScreen
 

@@ -248,7 +248,7 @@ async def test_broken_settings_are_told_and_left_alone() -> None:
     # As `drkun` starts it.
     async with chat(Settings(), notice=told.value, kept=False) as it:
         assert flat(str(file)) in it.notice()
-        await it.press("f4")
+        await it.press("f10")
         assert it.app.settings.think is False
         await it.press("f6")
         assert t("settings.think_false") in it.seen("#settings")
@@ -265,7 +265,7 @@ async def test_settings_that_cannot_be_written_are_told_and_hold() -> None:
 
 async def test_settings_survive_all_at_once() -> None:
     async with chat(loaded=False) as it:
-        await it.press("ctrl+t", "f4", "ctrl+l")
+        await it.press("ctrl+t", "f10", "ctrl+l")
     assert settings_on_disk() == plainly(reasoning="collapsed", think=False, conversation_list=False)
     async with chat(settings_on_disk(), loaded=False) as it:
         assert it.pane.has_class("-collapsed")

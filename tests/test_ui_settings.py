@@ -266,14 +266,14 @@ async def test_an_unknown_theme_falls_back() -> None:
 async def test_without_thinking_the_next_answer_has_no_reasoning() -> None:
     async with chat() as it:
         assert (await it.ask("头晕怎么办")).reasoning
-        await it.press("f4")
+        await it.press("f10")
         assert t("consult.think_off") in it.notice()
         assert t("consult.no_think") in it.header()
         assert settings_on_disk().think is False
         turn = await it.ask("我最近胃痛")
         assert turn.reasoning == "" and turn.answer
         assert it.seen("#reasoning-text") == t("consult.no_reasoning")
-        await it.press("f4")
+        await it.press("f10")
         assert t("consult.think_on") in it.notice()
         assert t("consult.no_think") not in it.header()
 
@@ -285,7 +285,7 @@ async def test_a_model_without_a_switch_for_thinking_says_so() -> None:
     )
     starter_with(gguf_folder() / "plain.gguf", tokenizer__chat_template=template)
     async with chat(plainly(model="plain")) as it:
-        await it.press("f4")
+        await it.press("f10")
         assert t("consult.cannot_toggle") in it.notice()
 
 

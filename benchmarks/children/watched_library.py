@@ -19,6 +19,7 @@ from drkun_tui import app as product
 from drkun_tui import cli, paths
 from drkun_tui.commands import chat
 from drkun_tui.library.hub.protocol import Request
+from drkun_tui.ui import fetching
 from drkun_tui.ui.screens.models import ModelsScreen
 
 
@@ -50,7 +51,7 @@ class WatchedApp(product.DrkunApp):
                     await self.screen.action_scan().wait()
                     scans += 1
             # Long enough for the downloads to be looked at.
-            await asyncio.sleep(2 * product.WATCH_S if not most else 0)
+            await asyncio.sleep(2 * fetching.WATCH_S if not most else 0)
         lag.cancel()
         phases = [download.phase for download in self.downloads_now]
         report = {

@@ -227,7 +227,7 @@ def _not_started(reason: str) -> DrkunError:
 
 
 def _last_line(log: Path) -> str:
-    lines = _tail(log).decode("utf8", "replace").splitlines()
+    lines = tail(log).decode("utf8", "replace").splitlines()
     return lines[-1].strip() if lines else ""
 
 
@@ -275,25 +275,30 @@ def last_events(folder: Path, decode: Callable[[bytes], EventT]) -> tuple[list[E
         size = (folder / _EVENTS).stat().st_size
     except OSError:
         return [], 0
-    lines = _tail(folder / _EVENTS).splitlines(keepends=True)
+    lines = tail(folder / _EVENTS).splitlines(keepends=True)
     torn = len(lines[-1]) if lines and not lines[-1].endswith(b"\n") else 0
     # The first may be cut by the reading.
     found = [event for line in lines if (event := _decoded(line, decode)) is not None]
     return found, size - torn
 
 
-def events(folder: Path, decode: Callable[[bytes], EventT]) -> Iterator[EventT]:
-    """All events that there are now."""
+def events(folder: Path, decode: Callable[[bytes], EventT], until: int = -1) -> Iterator[EventT]:
+    """All events that there are now, or those before the byte `until`."""
     try:
         with (folder / _EVENTS).open("rb") as lines:
             for line in lines:
+                if until >= 0:
+                    until -= len(line)
+                    if until < 0:
+                        return
                 if (event := _decoded(line, decode)) is not None:
                     yield event
     except OSError:
         return
 
 
-def _tail(path: Path, size: int = 16 * 1024) -> bytes:
+def tail(path: Path, size: int = 16 * 1024) -> bytes:
+    """The last bytes of a file; none of one that cannot be read."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - size))

@@ -237,7 +237,7 @@ def dump(recipe: Recipe) -> str:
 # Errors, with their line
 
 
-def _invalid(source: str, text: str, error: msgspec.ValidationError) -> DrkunError:
+def _invalid(source: str, text: str, error: msgspec.ValidationError) -> BadRecipeError:
     """From msgspec's ``… - at `$.training.batch_size` `` to a line of the file and what is allowed there."""
     reason, _, place = str(error).partition(" - at `$.")
     keys = tuple(place.rstrip("`").split(".")) if place else ()
@@ -304,8 +304,22 @@ def _line_of(text: str, keys: tuple[str, ...]) -> int:
     return section_line
 
 
-def _bad(source: str, line: int, reason: str) -> DrkunError:
+class BadRecipeError(DrkunError):
+    """A recipe that is none.
+
+    Args:
+        where: file and line, in words.
+        line: from 1; 0 where the fault stands on none.
+        reason: what is wrong, without where.
+    """
+
+    def __init__(self, where: str, line: int, reason: str) -> None:
+        super().__init__("bad_recipe", t("recipe.bad", where=where, reason=reason), "", EXIT_BAD_INPUT)
+        self.line, self.reason = line, reason
+
+
+def _bad(source: str, line: int, reason: str) -> BadRecipeError:
     where = source or t("recipe.recipe")
     if line:
         where = t("recipe.line", source=where, line=line)
-    return DrkunError("bad_recipe", t("recipe.bad", where=where, reason=reason), "", EXIT_BAD_INPUT)
+    return BadRecipeError(where, line, reason)

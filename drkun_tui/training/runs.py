@@ -12,6 +12,7 @@ The adapter itself goes to the model store, and only when it is whole.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -34,6 +35,9 @@ CHECKPOINTS = "checkpoints"
 STOP_S = 600.0
 """What a run gets to finish its step and write its checkpoint before it is killed."""
 
+BEGINNING = 20
+"""Among so many events at the beginning is what is told once: the data, and how training goes."""
+
 _BAD_INPUT = {"no_run", "runs_still", "no_rows", "all_masked", "reasoning_lost", "adapter_exists", "no_data"}
 _BAD_INPUT |= {"data_missing"}
 _NO_MODEL = {"no_base", "not_trainable", "packages_missing"}
@@ -46,7 +50,7 @@ class Run:
     Attributes:
         id: names it for the methods of `Runs`.
         phase: one that has ended for no told reason is ``failed`` (``died``).
-        history: the newest events only (`Runs.history` has all of them).
+        history: the newest events, the data and the plan (`Runs.history` has all of them).
         error: why it failed.
         updated: seconds since the epoch, of its last word.
         offset: where `Runs.follow` goes on without repeating what is told here.
@@ -106,8 +110,9 @@ class Runs:
 
     def _history(self, id: str) -> tuple[History, int]:
         folder = self.root / id
-        history = History.of(detached.events(folder, decode))
-        return history, detached.last_events(folder, decode)[1]
+        # Where it ends is asked first: what the run tells meanwhile is left to whoever follows it.
+        offset = detached.last_events(folder, decode)[1]
+        return History.of(detached.events(folder, decode, offset)), offset
 
     def log(self, id: str) -> Path:
         """What the process of a run wrote, newest process only."""
@@ -240,6 +245,11 @@ def _read(folder: Path) -> Run | None:
     # Asked in this order, so that the news of what ends meanwhile is not missed.
     state = detached.state(folder)
     events, offset = detached.last_events(folder, decode)
+    history = History.of(events)
+    if history.planned is None:
+        # Told once, at the beginning, which the newest events do not reach back to.
+        begun = History.of(itertools.islice(detached.events(folder, decode), BEGINNING))
+        history.prepared, history.planned = begun.prepared, begun.planned
     phase: Phase = "stopped"
     error = None
     if state is not None:
@@ -253,7 +263,7 @@ def _read(folder: Path) -> Run | None:
         id=folder.name,
         recipe=recipe,
         phase=phase,
-        history=History.of(events),
+        history=history,
         error=error,
         updated=state.updated if state else 0.0,
         offset=offset,

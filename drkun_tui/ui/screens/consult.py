@@ -65,7 +65,8 @@ class ConsultScreen(Screen[None]):
             show=False,
             priority=True,
         ),
-        Binding("f4", "think", "keys.think", id="consult.think"),
+        # Some terminals open their menu with the first.
+        Binding("f10,alt+t", "think", "keys.think", id="consult.think"),
         Binding("ctrl+n", "new", "keys.new", id="consult.new"),
         Binding("ctrl+l", "list", "keys.list", id="consult.list"),
         Binding("ctrl+s", "search", "keys.search", id="consult.search", show=False),
@@ -154,6 +155,8 @@ class ConsultScreen(Screen[None]):
             done = sum(download.done for download in coming)
             total = sum(download.total for download in coming)
             parts.insert(0, t("downloads.status", percent=f"{done / total:.0%}" if total else ""))
+        if training := self.app.training_status:
+            parts.insert(0, training)
         if (gpu := self.app.gpu_now) is not None:
             used, of_all = f"{gpu.used_bytes / GIB:.1f}", f"{gpu.total_bytes / GIB:.1f}"
             parts.append(t("consult.gpu", used=used, total=of_all, percent=gpu.percent))

@@ -1,4 +1,4 @@
-"""A long text to read: a model's card, or what its files say."""
+"""A long text to read: a model's card, what its files say, a log."""
 
 from __future__ import annotations
 
@@ -22,13 +22,15 @@ class Reader(ModalScreen[None]):
         title: one line.
         text: a stranger's; cleaned here.
         markdown: is it to be typeset as Markdown?
+        end: is its end to be seen first?
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q", "dismiss", "keys.close", id="reader.close")]
 
-    def __init__(self, title: str, text: str, *, markdown: bool) -> None:
+    def __init__(self, title: str, text: str, *, markdown: bool, end: bool = False) -> None:
         super().__init__()
         self._title, self._text, self._markdown = one_line(title, 100), text, markdown
+        self._end = end
 
     def compose(self) -> ComposeResult:
         """Title and text."""
@@ -42,3 +44,5 @@ class Reader(ModalScreen[None]):
         view = self.query_one(TextView)
         view.show(self._text, markdown=self._markdown)
         view.focus()
+        if self._end:
+            view.call_after_refresh(view.scroll_end, animate=False)

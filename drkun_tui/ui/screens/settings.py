@@ -27,7 +27,9 @@ from drkun_tui.ui.screens.consult import ConsultScreen
 from drkun_tui.ui.screens.fetch import FetchScreen
 from drkun_tui.ui.screens.help import HelpScreen
 from drkun_tui.ui.screens.models import ModelsScreen
+from drkun_tui.ui.screens.new_run import NewRunScreen, RecipeEditor
 from drkun_tui.ui.screens.reader import Reader
+from drkun_tui.ui.screens.training import TrainingScreen
 from drkun_tui.ui.table import GAP, cell
 from drkun_tui.ui.typeset.sanitise import one_line
 from drkun_tui.ui.widgets.conversation_list import ConversationList
@@ -100,8 +102,8 @@ class SettingsScreen(Screen[None]):
 
     def _owners(self) -> tuple[type[DOMNode], ...]:
         """Whatever has keys."""
-        places = (ConsultScreen, ModelsScreen, FetchScreen, SettingsScreen)
-        dialogs = (HelpScreen, Confirm, AskText, Choose, Reader)
+        places = (ConsultScreen, ModelsScreen, FetchScreen, TrainingScreen, NewRunScreen, SettingsScreen)
+        dialogs = (HelpScreen, Confirm, AskText, Choose, Reader, RecipeEditor)
         return (type(self.app), Prompt, ConversationList, LineView, RowList, *places, *dialogs)
 
     def _keys(self) -> dict[str, str]:

@@ -32,6 +32,8 @@ STYLES: dict[str, tuple[str, str, str]] = {
     "dim": ("secondary", "", ""),
     "table": ("", "", ""),
     "label": ("accent", "", "bold"),
+    "faint": ("secondary", "", "dim"),
+    "accent": ("accent", "", ""),
     "warning": ("warning", "", ""),
     "danger": ("error", "", "bold"),
 }

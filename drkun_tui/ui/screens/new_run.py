@@ -1,0 +1,410 @@
+"""A form for a new training run; the whole recipe behind it as text."""
+
+from __future__ import annotations
+
+import asyncio
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import tomli_w
+from textual import on, work
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.screen import ModalScreen, Screen
+from textual.suggester import Suggester
+from textual.widgets import Input, Static, TextArea
+
+from drkun_tui import hardware
+from drkun_tui.errors import DrkunError
+from drkun_tui.i18n import t
+from drkun_tui.library import inventory
+from drkun_tui.library.model import Kind
+from drkun_tui.library.plan import folders
+from drkun_tui.training import recipe as recipes
+from drkun_tui.training.recipe import BadRecipeError, Recipe
+from drkun_tui.ui.progress import duration
+from drkun_tui.ui.screens.choose import Choice, Choose
+from drkun_tui.ui.screens.confirm import Confirm
+from drkun_tui.ui.table import size
+from drkun_tui.ui.typeset.sanitise import clean, one_line
+from drkun_tui.ui.widgets.header import Header
+from drkun_tui.ui.widgets.key_hints import KeyHints
+from drkun_tui.ui.widgets.notice import Notice
+
+if TYPE_CHECKING:
+    from drkun_tui.app import DrkunApp
+
+DEMO = "demo"
+LENGTH = ("steps", "epochs")
+"""Fields of which one says when a run ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One line of the form: where its value stands in the recipe, and whether it is text."""
+
+    name: str
+    section: str
+    key: str
+    text: bool = False
+
+
+FIELDS = (
+    Field("base", "base", "model", text=True),
+    Field("data", "data", "path", text=True),
+    Field("name", "adapter", "name", text=True),
+    Field("steps", "training", "max_steps"),
+    Field("epochs", "training", "epochs"),
+    Field("batch", "training", "batch_size"),
+    Field("accumulation", "training", "gradient_accumulation"),
+    Field("rate", "training", "learning_rate"),
+    Field("rank", "adapter", "rank"),
+    Field("context", "training", "context_length"),
+)
+CHOSEN = ("preset", "base")
+"""Enter opens a list for these."""
+
+NAMES = ("preset", *(field.name for field in FIELDS))
+
+
+class ExistingPath(Suggester):
+    """Completes what is typed to a file or folder that is there."""
+
+    def __init__(self) -> None:
+        super().__init__(use_cache=False, case_sensitive=True)
+
+    async def get_suggestion(self, value: str) -> str | None:
+        """The first that begins so."""
+        return await asyncio.to_thread(_completed, value)
+
+
+def _completed(value: str) -> str | None:
+    if value and DEMO.startswith(value):
+        return DEMO
+    if "/" not in value:
+        return None
+    before, _, begun = value.rpartition("/")
+    folder = Path(before or "/").expanduser()
+    try:
+        found = sorted(path for path in folder.iterdir() if path.name.startswith(begun))
+    except OSError:
+        return None
+    found = [path for path in found if begun.startswith(".") or not path.name.startswith(".")]
+    if not found:
+        return None
+    return f"{before}/{found[0].name}" + ("/" if found[0].is_dir() else "")
+
+
+class NewRunScreen(Screen[Recipe | None]):
+    """Gives the recipe to begin with, None when it was left."""
+
+    app: DrkunApp
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "enter", "keys.form_enter", id="newrun.enter", priority=True),
+        Binding("ctrl+s", "start", "keys.start_run", id="newrun.start", priority=True),
+        Binding("ctrl+e", "edit", "keys.edit_recipe", id="newrun.edit", priority=True),
+        Binding("down", "app.focus_next", "keys.row_down", id="newrun.next", show=False),
+        Binding("up", "app.focus_previous", "keys.row_up", id="newrun.previous", show=False),
+        Binding("escape", "leave", "keys.leave_form", id="newrun.leave"),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._presets = recipes.presets()
+        machine = hardware.read()
+        first = "qwen3-4b-medical" if machine.gpus else "starter-cpu"
+        self._recipe = self._presets.get(first) or next(iter(self._presets.values()))
+        self._preset = next(name for name, recipe in self._presets.items() if recipe is self._recipe)
+        self._errors: dict[str, str] = {}
+
+    def compose(self) -> ComposeResult:
+        """A line for each field: label, value, what is to be said of it."""
+        yield Header()
+        with VerticalScroll(id="form", can_focus=False):
+            yield Static(t("training_screen.new_title"), id="form-title", markup=False)
+            for name in NAMES:
+                with Horizontal(classes="field"):
+                    yield Static(t(f"training_screen.field_{name}"), classes="label", markup=False)
+                    suggester = ExistingPath() if name == "data" else None
+                    yield Input(compact=True, id=f"field-{name}", suggester=suggester)
+                    yield Static("", classes="told", id=f"told-{name}", markup=False)
+        yield Notice()
+        yield KeyHints()
+
+    def on_mount(self) -> None:
+        """Fill it with the preset that suits this machine."""
+        self.query_one(Header).here = "training"
+        self._fill()
+        self.query_one("#field-preset").focus()
+
+    # Values
+
+    def _fill(self) -> None:
+        """Show what the recipe holds."""
+        values = tomllib.loads(recipes.dump(self._recipe))
+        with self.prevent(Input.Changed):
+            self._input("preset").value = self._preset
+            for field in FIELDS:
+                value = values[field.section][field.key]
+                if field.name == "data":
+                    value = value or values["data"]["hub"]
+                self._input(field.name).value = _shown(value)
+        self._check()
+
+    def _input(self, name: str) -> Input:
+        return self.query_one(f"#field-{name}", Input)
+
+    def _values(self) -> dict[str, Any]:
+        """The recipe with what the form says laid over it."""
+        values = tomllib.loads(recipes.dump(self._recipe))
+        values["preset"] = self._preset
+        for field in FIELDS:
+            self._put(values, field)
+        return values
+
+    def _put(self, values: dict[str, Any], field: Field) -> None:
+        text = self._input(field.name).value.strip()
+        value: Any = text if field.text else _number(text)
+        if field.name == "data":
+            values["data"] |= {"path": "" if _is_hub(text) else text, "hub": text if _is_hub(text) else ""}
+            return
+        values[field.section][field.key] = value
+
+    def _check(self) -> Recipe | None:
+        """Say of each field what is wrong with it; the recipe, when nothing is."""
+        self._errors = {}
+        for field in FIELDS:
+            values = tomllib.loads(recipes.dump(self._recipe))
+            self._put(values, field)
+            if field.name in LENGTH:
+                # One of them is wanted, so neither can be judged alone.
+                for other in FIELDS:
+                    if other.name in LENGTH:
+                        self._put(values, other)
+            try:
+                recipes.parse(tomli_w.dumps(values))
+            except BadRecipeError as error:
+                self._errors[field.name] = error.reason
+        about, usable = _about_data(self._input("data").value.strip())
+        if not usable:
+            self._errors.setdefault("data", about)
+        for name in NAMES:
+            told = self.query_one(f"#told-{name}", Static)
+            wrong = self._errors.get(name, "")
+            told.update(f"x {clean(wrong)}" if wrong else self._note(name))
+            told.set_class(bool(wrong), "-error")
+        if self._errors:
+            return None
+        try:
+            return recipes.parse(tomli_w.dumps(self._values()))
+        except DrkunError as error:
+            self.query_one(Notice).fail(error)
+            return None
+
+    def _note(self, name: str) -> str:
+        text = self._input(name).value.strip()
+        if name == "preset":
+            return one_line(self._recipe.note, 80)
+        if name == "data":
+            return _about_data(text)[0]
+        if name == "name" and not text:
+            return t("training_screen.note_name")
+        if name == "rate" or not text:
+            return t(f"training_screen.note_{name}")
+        if name == "accumulation":
+            return t("training_screen.note_sequences", count=_product(text, self._input("batch").value))
+        return t(f"training_screen.note_{name}")
+
+    @on(Input.Changed)
+    def _changed(self) -> None:
+        self.query_one(Notice).clear()
+        self._check()
+
+    # Keys
+
+    def action_enter(self) -> None:
+        """Choose from a list where there is one, else go to the next line."""
+        name = (self.focused.id or "").removeprefix("field-") if self.focused else ""
+        if name == "preset":
+            self._choose_preset()
+        elif name == "base":
+            self._choose_base()
+        else:
+            self.focus_next()
+
+    @work(group="dialog", exclusive=True)
+    async def _choose_preset(self) -> None:
+        choices = [Choice(name, (name, one_line(recipe.note, 80))) for name, recipe in self._presets.items()]
+        dialog = Choose(t("training_screen.field_preset"), choices, self._preset)
+        if (chosen := await self.app.push_screen_wait(dialog)) is not None:
+            self._preset, self._recipe = chosen, self._presets[chosen]
+            self._fill()
+
+    @work(group="dialog", exclusive=True)
+    async def _choose_base(self) -> None:
+        machine = hardware.read()
+        models = await asyncio.to_thread(inventory.scan, folders(self.app.settings))
+        choices = []
+        for model in models:
+            if model.kind is Kind.BASE or model.demonstration:
+                fits = model.fits(machine)["gpu8" if machine.gpus else "cpu"]
+                said = str(model.problems[0]) if model.problems else fits.reason
+                row = (one_line(model.name, 40), size(model.size_bytes), one_line(said, 80))
+                choices.append(Choice(model.name, row, not model.problems))
+        if not choices:
+            self.query_one(Notice).say(t("training_screen.no_bases"), "warning")
+            return
+        dialog = Choose(
+            t("training_screen.field_base"), choices, self._input("base").value, right=frozenset({1})
+        )
+        if (chosen := await self.app.push_screen_wait(dialog)) is not None:
+            self._input("base").value = chosen
+
+    @work(group="dialog", exclusive=True)
+    async def action_edit(self) -> None:
+        """Open the whole recipe as text."""
+        text = tomli_w.dumps(self._values())
+        edited = await self.app.push_screen_wait(RecipeEditor(text))
+        if edited is not None:
+            self._recipe = edited
+            self._preset = edited.preset or self._preset
+            self._fill()
+
+    def action_leave(self) -> None:
+        """Begin nothing."""
+        self.dismiss(None)
+
+    @work(group="start", exclusive=True)
+    async def action_start(self) -> None:
+        """Look whether it can be done, tell what it takes, and begin."""
+        notice = self.query_one(Notice)
+        if (recipe := self._check()) is None:
+            first = next((name for name in NAMES if name in self._errors), "")
+            if first:
+                self._input(first).focus()
+                notice.say(t("training_screen.mend"), "warning")
+            return
+        # Imported late: nobody else needs it.
+        from drkun_tui.training import preflight
+
+        notice.say(t("training_screen.checking"))
+        try:
+            found = await asyncio.to_thread(preflight.check, recipe, self.app.settings)
+        except DrkunError as error:
+            notice.fail(error)
+            return
+        notice.clear()
+        need, free = size(found.memory_bytes), size(found.available_bytes)
+        needs = [
+            t("training_screen.needs_memory", need=need, free=free),
+            t("training_screen.needs_disk", need=size(found.disk_bytes)),
+        ]
+        if found.minutes is not None:
+            needs.append(t("training_screen.needs_time", time=duration(found.minutes * 60)))
+        name = one_line(found.recipe.adapter.name, 60)
+        lines = [t("training_screen.start_question", name=name), *needs, *(f"! {w}" for w in found.warnings)]
+        question = Confirm("\n".join(clean(line) for line in lines), t("training_screen.start_keys"))
+        if await self.app.push_screen_wait(question):
+            self.dismiss(found.recipe)
+
+
+def _shown(value: Any) -> str:
+    """A value as one types it; nothing for the one of steps and epochs that does not count."""
+    if isinstance(value, str):
+        return value
+    if not value:
+        return ""
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _number(text: str) -> Any:
+    """What a recipe would hold, had one typed this there; what is no number stays text and is refused."""
+    if not text:
+        return 0
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except (tomllib.TOMLDecodeError, KeyError):
+        return text
+
+
+def _product(one: str, other: str) -> str:
+    numbers = (_number(one), _number(other))
+    return str(numbers[0] * numbers[1]) if all(isinstance(n, int) for n in numbers) else "?"
+
+
+def _is_hub(text: str) -> bool:
+    """Is it ``owner/name`` and not here?"""
+    if text.count("/") != 1 or text.startswith(("/", "~", ".")) or text.endswith("/"):
+        return False
+    return not Path(text).exists()
+
+
+def _about_data(text: str) -> tuple[str, bool]:
+    """What it is, and whether there can be rows in it."""
+    if not text:
+        return t("training_screen.data_none"), False
+    if text == DEMO:
+        return t("training_screen.data_demo"), True
+    if _is_hub(text):
+        return t("training_screen.data_hub"), True
+    path = Path(text).expanduser()
+    try:
+        if path.is_dir():
+            files = sum(1 for each in path.iterdir() if each.is_file())
+            return t("training_screen.data_folder", files=files), files > 0
+        return t("training_screen.data_file", size=size(path.stat().st_size)), True
+    except OSError:
+        return t("training_screen.data_missing"), False
+
+
+class RecipeEditor(ModalScreen[Recipe | None]):
+    """The whole recipe as TOML; gives it when it is right, None when it was left.
+
+    Args:
+        text: to begin with.
+    """
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("ctrl+s", "keep", "keys.keep_recipe", id="recipe.keep", priority=True),
+        Binding("escape", "leave", "keys.leave_recipe", id="recipe.leave", priority=True),
+    ]
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self._text = text
+
+    def compose(self) -> ComposeResult:
+        """The text, and what is wrong with it."""
+        with Vertical(id="dialog", classes="-wide"):
+            yield TextArea(self._text, show_line_numbers=True, soft_wrap=False, id="recipe")
+            yield Notice()
+        yield KeyHints()
+
+    def on_mount(self) -> None:
+        """Write at once."""
+        self.query_one(TextArea).focus()
+
+    @on(TextArea.Changed)
+    def _changed(self) -> None:
+        self._parsed()
+
+    def _parsed(self) -> Recipe | None:
+        try:
+            recipe = recipes.parse(self.query_one(TextArea).text)
+        except DrkunError as error:
+            self.query_one(Notice).fail(error)
+            return None
+        self.query_one(Notice).clear()
+        return recipe
+
+    def action_keep(self) -> None:
+        """Take it over, if it is right."""
+        if (recipe := self._parsed()) is not None:
+            self.dismiss(recipe)
+
+    def action_leave(self) -> None:
+        """Change nothing."""
+        self.dismiss(None)

@@ -1,0 +1,319 @@
+"""The training screen: runs of real processes are followed, stopped, killed, resumed, compared, removed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from textual.widgets import Input, TextArea
+
+from drkun_tui import i18n, paths
+from drkun_tui.consult.conversation import State
+from drkun_tui.i18n import t
+from drkun_tui.jobs import detached
+from drkun_tui.training import recipe, runs
+from drkun_tui.training.protocol import Step, decode
+from drkun_tui.ui.screens.choose import Choose
+from drkun_tui.ui.screens.confirm import Confirm
+from drkun_tui.ui.screens.consult import ConsultScreen
+from drkun_tui.ui.screens.new_run import NewRunScreen, RecipeEditor
+from drkun_tui.ui.screens.reader import Reader
+from drkun_tui.ui.screens.training import TrainingScreen
+from tests import training_runs
+from tests.conftest import MakeChild
+from tests.gguf_files import lora
+from tests.ui_helpers import Chat, chat, flat, settings_on_disk
+
+ENDLESS = {"total": 40, "wait_at": 25}
+"""Waits after 25 of 40 steps until it is asked to stop."""
+
+
+@pytest.fixture(autouse=True)
+def job(child: MakeChild, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Runs are real processes that write what a trainer writes."""
+    monkeypatch.setattr(runs, "JOB", child(training_runs.CHILD))
+    yield
+    for folder in detached.folders(training_runs.root()):
+        if (now := detached.state(folder)) is not None and now.alive:
+            training_runs.kill(folder)
+
+
+async def at_training(it: Chat, seen: str = "") -> TrainingScreen:
+    """The training screen, once it shows `seen`."""
+    await it.press("f4")
+    screen = it.app.screen
+    assert isinstance(screen, TrainingScreen)
+    await it.until(lambda: flat(seen) in it.seen())
+    return screen
+
+
+async def started(name: str, **plan: object) -> Path:
+    folder = training_runs.put(name, **plan)
+    await runs.Runs().resume(folder.name)
+    return folder
+
+
+# Watching
+
+
+async def test_without_runs_it_says_what_to_do() -> None:
+    async with chat(loaded=False) as it:
+        await at_training(it, t("training_screen.none"))
+        assert flat(t("training_screen.none_help"))[:20] in it.seen("#run-head")
+        assert "n" + t("keys.new_run") in it.hints()
+        assert t("keys.stop_run") not in it.hints()
+
+
+@pytest.mark.parametrize("size", [(120, 40), (80, 24)])
+@pytest.mark.parametrize("language", ["zh", "en"])
+async def test_a_run_of_an_earlier_program_is_followed(language: str, size: tuple[int, int]) -> None:
+    folder = await started("drkun/earlier", **ENDLESS)
+    i18n.set_language(language)
+    async with chat(loaded=False, size=size) as it:
+        await at_training(it, "25 / 40")
+        await it.until(lambda: flat(training_runs.QUESTION) in it.seen("#sample"))
+        assert "drkun/earlier" in it.seen("#runs") and "25/40" in it.seen("#runs")
+        assert flat(t("training_screen.phase_training")) in it.seen("#runs")
+        assert flat(t("training_screen.by_model")) in it.seen("#sample")
+        assert flat(t("training_screen.held_out")) in it.seen("#loss")
+        assert any("\u2801" <= char <= "\u28ff" for char in it.seen("#loss"))
+        assert "1,234" in it.seen("#numbers")
+        # What comes is shown as it comes.
+        (folder / "go").touch()
+        await it.until(lambda: "40/40" in it.seen("#numbers"))
+        await it.until(lambda: flat(t("training_screen.phase_done")) in it.seen("#runs"))
+
+
+async def test_the_consultation_shows_that_a_run_is_at_work_until_it_ends() -> None:
+    folder = await started("drkun/shown", **ENDLESS)
+    async with chat(loaded=True) as it:
+        shown = flat(t("training_screen.status", percent="62%"))
+        await it.until(lambda: shown in it.header())
+        await it.type("你好\r")  # one can ask meanwhile
+        await it.until(lambda: it.turns and it.last.state is State.DONE)
+        (folder / "go").touch()
+        await it.until(lambda: flat(t("training_screen.told_done", name="drkun/shown")) in it.notice())
+        assert shown not in it.header()
+
+
+async def test_a_killed_run_is_failed_with_its_remedy_and_resumes_without_double_steps() -> None:
+    folder = await started("drkun/killed", **ENDLESS)
+    async with chat(loaded=False) as it:
+        screen = await at_training(it, "25 / 40")
+        training_runs.kill(folder)
+        await it.until(lambda: flat(t("training_screen.phase_failed")) in it.seen("#runs"))
+        await it.until(lambda: flat(t("training.died")) in it.seen("#run-head"))
+        assert "r" + t("keys.resume_run") in it.hints()
+        (folder / "go").touch()
+        await it.press("r")
+        await it.until(lambda: flat(t("training_screen.phase_done")) in it.seen("#runs"))
+        await it.until(lambda: "40/40" in it.seen("#numbers"))
+        assert [step.step for step in screen._history.steps] == list(range(1, 41))
+        told = [event.step for event in detached.events(folder, decode) if isinstance(event, Step)]
+        assert len(told) == 25 + 30  # it went on from the checkpoint of step 10
+        assert flat(t("training.died")) not in it.seen("#run-head")
+
+
+async def test_what_a_model_says_reaches_the_screen_cleaned() -> None:
+    await started(
+        "drkun/rude", total=8, thinking="[b]x[/b]\x1b[31m红", answer="a\x1b]0;title\x07b\u202ec[/red]"
+    )
+    async with chat(loaded=False) as it:
+        await at_training(it, "[b]x[/b]红")
+        assert "abc[/red]" in it.seen("#sample")
+        assert not set("\x1b\x07\u202e") & set("".join(it.rows()))
+
+
+async def test_twenty_thousand_steps_are_drawn_rarely_and_once_for_each_column() -> None:
+    await started("drkun/long", total=20_000)
+    async with chat(loaded=False) as it:
+        screen = await at_training(it, "20,000 / 20,000")
+        await it.until(lambda: flat(t("training_screen.phase_done")) in it.seen("#run-head"))
+        before = screen.paints
+        for _ in range(40):
+            await it.press("down")
+        # Nothing is new, so nothing is painted, whatever the keys do.
+        assert screen.paints - before <= 2
+        assert len(screen._history.steps) == 20_000
+
+
+# Comparing
+
+
+async def test_marked_runs_are_drawn_together_with_letters() -> None:
+    await started("drkun/one", total=20)
+    await started("drkun/two", total=30, bias=2.0)
+    async with chat(loaded=False) as it:
+        await at_training(it, "drkun/two")
+        await it.until(lambda: "30/30" in it.seen("#numbers"))
+        await it.press("home", "m", "down")
+        await it.until(lambda: "20/20" in it.seen("#numbers"))
+        await it.press("m")
+        await it.until(lambda: "Adrkun/two" in it.seen("#loss") and "Bdrkun/one" in it.seen("#loss"))
+        curves = [row for row in it.rows()[6:] if any("\u2801" <= char <= "\u28ff" for char in row)]
+        assert any("A" in row for row in curves) and any("B" in row for row in curves)
+        await it.press("m", "home", "m")
+        await it.until(lambda: flat(t("training_screen.each_step")) in it.seen("#loss"))
+
+
+# Actions
+
+
+async def test_a_run_is_stopped_and_resumed() -> None:
+    folder = await started("drkun/stopped", **ENDLESS)
+    async with chat(loaded=False) as it:
+        await at_training(it, "25 / 40")
+        await it.press("s")
+        await it.until(lambda: flat(t("training_screen.phase_stopped")) in it.seen("#runs"))
+        await it.until(lambda: "r" + t("keys.resume_run") in it.hints())
+        (folder / "go").touch()
+        await it.press("r")
+        await it.until(lambda: flat(t("training_screen.phase_done")) in it.seen("#runs"))
+
+
+async def test_a_run_is_cancelled_after_a_question_that_says_what_is_lost() -> None:
+    folder = await started("drkun/cancelled", **ENDLESS)
+    async with chat(loaded=False) as it:
+        await at_training(it, "25 / 40")
+        await it.press("x")
+        await it.until(lambda: isinstance(it.app.screen, Confirm))
+        assert "15" in it.seen("#dialog")
+        await it.press("n")
+        now = detached.state(folder)
+        assert now is not None and now.alive
+        await it.press("x")
+        await it.until(lambda: isinstance(it.app.screen, Confirm))
+        await it.press("y")
+        await it.until(lambda: not detached.state(folder).alive)  # type: ignore[union-attr]
+        await it.until(lambda: t("keys.stop_run") not in it.hints())
+
+
+async def test_a_run_that_has_ended_is_removed_after_a_question() -> None:
+    folder = await started("drkun/old", total=5)
+    async with chat(loaded=False) as it:
+        await at_training(it, t("training_screen.phase_done"))
+        await it.press("d")
+        await it.until(lambda: isinstance(it.app.screen, Confirm))
+        await it.press("n")
+        assert folder.exists()
+        await it.press("delete")
+        await it.until(lambda: isinstance(it.app.screen, Confirm))
+        await it.press("y")
+        await it.until(lambda: flat(t("training_screen.none")) in it.seen("#run-head"))
+        assert not folder.exists()
+
+
+async def test_the_log_is_read() -> None:
+    await started("drkun/logged", total=5)
+    async with chat(loaded=False) as it:
+        await at_training(it, t("training_screen.phase_done"))
+        await it.press("l")
+        await it.until(lambda: isinstance(it.app.screen, Reader))
+        await it.until(lambda: flat("to the log") in it.seen("#text"))
+
+
+async def test_the_adapter_that_was_made_answers() -> None:
+    adapter = lora(paths.model_store() / "made.gguf")
+    await started("made", total=5, adapter=str(adapter))
+    async with chat() as it:
+        await at_training(it, t("training_screen.phase_done"))
+        await it.until(lambda: "c" + t("keys.chat_with") in it.hints())
+        await it.press("c")
+        await it.until(lambda: isinstance(it.app.screen, ConsultScreen))
+        await it.until(lambda: "starter+made" in it.header() and "load" not in it.working())
+        assert (settings_on_disk().model, settings_on_disk().adapter) == ("starter", "made")
+        assert (await it.ask("你好")).adapter == "made"
+
+
+# A new run
+
+
+async def at_form(it: Chat) -> NewRunScreen:
+    await at_training(it)
+    await it.press("n")
+    await it.until(lambda: isinstance(it.app.screen, NewRunScreen))
+    screen = it.app.screen
+    assert isinstance(screen, NewRunScreen)
+    return screen
+
+
+def field(it: Chat, name: str) -> Input:
+    return it.app.screen.query_one(f"#field-{name}", Input)
+
+
+async def fill(it: Chat, name: str, text: str) -> None:
+    field(it, name).focus()
+    field(it, name).clear()
+    await it.type(text)
+
+
+@pytest.mark.parametrize("size", [(120, 40), (80, 24)])
+async def test_the_form_shows_a_preset_and_says_what_is_wrong_at_the_field(size: tuple[int, int]) -> None:
+    async with chat(loaded=False, size=size) as it:
+        await at_form(it)
+        assert (field(it, "preset").value, field(it, "epochs").value) == ("starter-cpu", "3")
+        for name, wrong, right in (("batch", "0", "2"), ("rate", "fast", "2e-4"), ("context", "1", "256")):
+            await fill(it, name, wrong)
+            assert it.app.screen.query_one(f"#told-{name}").has_class("-error")
+            await fill(it, name, right)
+            assert not it.app.screen.query_one(f"#told-{name}").has_class("-error")
+        await fill(it, "steps", "10")
+        assert flat(t("recipe.steps_and_epochs")) in it.seen("#told-epochs")
+        await fill(it, "epochs", "")
+        await fill(it, "data", "/nowhere/at/all")
+        assert flat(t("training_screen.data_missing")) in it.seen("#told-data")
+        await it.press("ctrl+s")
+        assert flat(t("training_screen.mend")) in it.notice() and field(it, "data").has_focus
+        await fill(it, "data", "demo")
+        screen = it.app.screen
+        assert isinstance(screen, NewRunScreen)
+        made = screen._check()
+        assert made is not None
+        assert (made.preset, made.data.path, made.training.max_steps) == ("starter-cpu", "demo", 10)
+        assert (made.training.epochs, made.training.batch_size, made.training.context_length) == (0, 2, 256)
+        await it.press("escape")
+        assert isinstance(it.app.screen, TrainingScreen)
+
+
+async def test_presets_and_bases_are_chosen_by_keys_and_paths_completed(tmp_path: Path) -> None:
+    (tmp_path / "dialogues.csv").write_text("ask,answer\n", "utf8")
+    async with chat(loaded=False) as it:
+        await at_form(it)
+        await it.press("enter")
+        await it.until(lambda: isinstance(it.app.screen, Choose))
+        await it.press("home", "enter")
+        await it.until(lambda: field(it, "preset").value == sorted(recipe.presets())[0])
+        await it.press("down", "enter")
+        await it.until(lambda: isinstance(it.app.screen, Choose))
+        await it.press("enter")
+        await it.until(
+            lambda: isinstance(it.app.screen, NewRunScreen) and field(it, "base").value == "starter"
+        )
+        await fill(it, "data", f"{tmp_path}/dial")
+        await it.until(lambda: field(it, "data")._suggestion)
+        await it.press("right")
+        assert field(it, "data").value == f"{tmp_path}/dialogues.csv"
+        assert flat(t("training_screen.data_file", size="11 B")) in it.seen("#told-data")
+
+
+async def test_the_whole_recipe_is_edited_with_its_errors_by_line() -> None:
+    async with chat(loaded=False) as it:
+        await at_form(it)
+        await it.press("ctrl+e")
+        await it.until(lambda: isinstance(it.app.screen, RecipeEditor))
+        editor = it.app.screen.query_one(TextArea)
+        text = editor.text
+        line = next(n for n, row in enumerate(text.splitlines(), 1) if row.startswith("rank"))
+        editor.text = text.replace("rank = 16", "rank = -1")
+        await it.until(lambda: f"{line}" in it.notice() and "rank" in it.notice())
+        await it.press("ctrl+s")
+        assert isinstance(it.app.screen, RecipeEditor)
+        editor.text = text.replace("rank = 16", "rank = 8").replace("dropout = 0.0", "dropout = 0.25")
+        await it.press("ctrl+s")
+        await it.until(lambda: isinstance(it.app.screen, NewRunScreen))
+        assert field(it, "rank").value == "8"
+        screen = it.app.screen
+        assert isinstance(screen, NewRunScreen)
+        made = screen._check()
+        assert made is not None and made.adapter.dropout == 0.25
