@@ -1,4 +1,4 @@
-"""What a run leaves: the adapter with its tokenizer, how it was trained, and its card; whole or not at all."""
+"""What a run leaves: the adapter with its tokenizer, how it was trained, and its card; whole or not."""
 
 from __future__ import annotations
 

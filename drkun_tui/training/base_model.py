@@ -36,7 +36,7 @@ def _unpack(base: Model, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     where, file = str(base.path.parent), base.path.name
-    model = AutoModelForCausalLM.from_pretrained(where, gguf_file=file, dtype=torch.bfloat16)
+    model: Any = AutoModelForCausalLM.from_pretrained(where, gguf_file=file, dtype=torch.bfloat16)
     tokenizer = AutoTokenizer.from_pretrained(where, gguf_file=file)
     _add_tags(tokenizer, base.path)
     # It is no longer quantised, and would otherwise refuse to be saved.

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from drkun_tui.settings import Settings
 from drkun_tui.training import adapter, base_model, preflight, tokens
 from drkun_tui.training.checkpoints import newest
-from drkun_tui.training.data import prepare
+from drkun_tui.training.data.dataset import HELD_OUT, TRAIN, prepare
+from drkun_tui.training.data.summary import StoppedError
 from drkun_tui.training.faults import StopRequested, TrainingError
 from drkun_tui.training.history import History
 from drkun_tui.training.protocol import (
@@ -123,19 +124,22 @@ class _Data:
         def stopped() -> bool:
             return teller.stop_requested
 
-        summary = prepare(options, folder, training.seed, lambda done, total: None, stopped)
-        _stop_here(teller)
+        def unheard(_done: int, _whole: int) -> None:
+            """The run's phase says enough: reading takes seconds."""
+
+        try:
+            summary = prepare(options, folder, training.seed, unheard, stopped)
+        except StoppedError as error:
+            raise StopRequested from error
         length = training.context_length
-        self.train, cut = tokens.tokenized(folder / "train.arrow", renderer, options.system, length, stopped)
+        self.train, cut = tokens.tokenized(folder / TRAIN, renderer, options.system, length, stopped)
         self.held_out: Dataset | None = None
         if summary.held_out:
-            self.held_out, _ = tokens.tokenized(
-                folder / "held_out.arrow", renderer, options.system, length, stopped
-            )
+            self.held_out, _ = tokens.tokenized(folder / HELD_OUT, renderer, options.system, length, stopped)
         if cut:
             values: dict[str, str | int] = {"rows": cut, "of": summary.train}
             teller.event(Warned(kind="some_masked", values=values))
-        rows = folder / ("held_out.arrow" if summary.held_out else "train.arrow")
+        rows = folder / (HELD_OUT if summary.held_out else TRAIN)
         self.sample = _first(rows, options.system)
         self.reasons = bool(self.sample.reasoning)
         seen = self.train.with_format("numpy")
@@ -191,7 +195,7 @@ def _trained(
         trainer = build(
             model, tokenizer, renderer, data, recipe, sizes, folder, teller, history, backend=backend
         )
-        teller.event(_planned(trainer, recipe, sizes, data, backend))
+        teller.event(_planned(trainer, sizes, data, backend))
         step = checkpoint.step if checkpoint else 0
         history.add(Began(step=step))
         teller.event(Began(step=step))
@@ -267,7 +271,7 @@ def _load(place: Path, recipe: Recipe, backend: Backend) -> Any:
     )
 
 
-def _planned(trainer: Any, recipe: Recipe, sizes: tuple[int, int], data: _Data, backend: Backend) -> Planned:
+def _planned(trainer: Any, sizes: tuple[int, int], data: _Data, backend: Backend) -> Planned:
     import torch
 
     sequences = len(trainer.train_dataset)

@@ -6,16 +6,28 @@ It is imported in the training process only, and behind unsloth where that is us
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import math
+import os
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from trl import SFTConfig, SFTTrainer
+from safetensors import SafetensorError
+from transformers import (
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from trl.trainer.sft_config import SFTConfig
+from trl.trainer.sft_trainer import SFTTrainer
 
 from drkun_tui.engine.thinking import opened_by, split, start_state
 from drkun_tui.training.checkpoints import written
@@ -35,6 +47,10 @@ FUSED = importlib.util.find_spec("triton") is not None
 
 SAMPLE_TOKENS = 192
 """Most tokens of a sample answer."""
+
+
+LEAST_BYTES = 1 << 20
+"""A disk with less free than this is full."""
 
 
 class OutOfMemory(Exception):  # noqa: N818  # the trainer may try again
@@ -111,6 +127,8 @@ def build(
     )
     telling = _Telling(trainer, recipe, renderer, data.sample, teller, history)
     trainer.add_callback(telling)
+    # It prints what the events tell.
+    trainer.remove_callback(PrinterCallback)
     trainer.own_loss = backend == "unsloth" or not on_gpu
     trainer.keep, trainer.teller, trainer.saved = training.keep_checkpoints, teller, telling.saved
     return trainer
@@ -150,6 +168,11 @@ class RunTrainer(SFTTrainer):
             self._aside = aside
             try:
                 super()._save_checkpoint(model, trial)
+            except (RuntimeError, SafetensorError) as error:
+                # Writers in other languages only say in words that the disk is full, and not always.
+                full = shutil.disk_usage(aside).free < LEAST_BYTES
+                number = errno.ENOSPC if full else errno.EIO
+                raise OSError(number, os.strerror(number), str(aside.parent)) from error
             finally:
                 self._aside = None
         self.saved(step)

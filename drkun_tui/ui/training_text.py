@@ -45,7 +45,7 @@ def run_lines(runs: Sequence[Run], marked: Mapping[str, str], width: int) -> lis
         rows.append(
             (
                 one_line(run.name, 60),
-                t(f"training_screen.phase_{run.phase}"),
+                t(f"runs.phase_{run.phase}"),
                 f"{run.history.step:,}/{total:,}" if total else "",
                 f"{steps[-1].loss:.3f}" if steps else "",
                 _when(run.updated),
@@ -91,7 +91,7 @@ def head_lines(run: Run, history: History, width: int) -> list[Line]:
         parts.append(t("training_screen.rows_per_step", rows=f"{planned.rows_per_step:.0f}"))
     if (prepared := history.prepared) is not None:
         parts.append(t("training_screen.rows", rows=f"{prepared.rows:,}"))
-    phase = t(f"training_screen.phase_{run.phase}")
+    phase = t(f"runs.phase_{run.phase}")
     name = Span(middle_cut(one_line(run.name, 80), max(12, width - cell_len(phase) - 4)), "strong")
     lines: list[Line] = [(name, Span(GAP + phase, _PHASE_STYLES.get(run.phase, "accent")))]
     said = "   ".join(one_line(part, 40) for part in parts if part)

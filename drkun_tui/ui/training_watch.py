@@ -69,6 +69,6 @@ class TrainingWatch(Telling):
         for run in self.runs_now:
             if run.running:
                 done, total = run.history.step, run.history.total_steps
-                percent = f"{done / total:.0%}" if total else t(f"training_screen.phase_{run.phase}")
+                percent = f"{done / total:.0%}" if total else t(f"runs.phase_{run.phase}")
                 return t("training_screen.status", percent=percent)
         return ""

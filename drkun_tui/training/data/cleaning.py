@@ -14,16 +14,15 @@ from drkun_tui.training.recipe import Data
 _CONTROLS = r"[\x00-\x08\x0b-\x1f\x7f\x{200b}-\x{200f}\x{202a}-\x{202e}\x{2060}-\x{2069}\x{feff}]"
 """What no text needs: control characters but tab and line feed, marks without width, changes of direction."""
 
-_MOJIBAKE = (
-    r"\x{fffd}|锟斤拷|烫烫烫|屯屯屯|[ÃÂ][\x{80}-\x{bf}]|â€|ï¼|[\x{e000}-\x{f8ff}]|(?:[À-ÿ]{2}){4}"
-)
+_MOJIBAKE = r"\x{fffd}|锟斤拷|烫烫烫|屯屯屯|[ÃÂ][\x{80}-\x{bf}]|â€|ï¼|[\x{e000}-\x{f8ff}]|(?:[À-ÿ]{2}){4}"
 """Text that was read in another encoding than it was written in: replacement characters, GBK's picture of
 them, of fresh memory, UTF-8 read as Latin-1, private characters."""
 
 _DIGIT = r"(?:^|[^0-9])"
 _END = r"(?:[^0-9]|$)"
 _CONTACT = (
-    rf"https?://|www\.[a-z0-9-]+\.|{_DIGIT}1[3-9][0-9]{{9}}{_END}|{_DIGIT}0[1-9][0-9]{{1,2}}[- ][0-9]{{7,8}}{_END}"
+    rf"https?://|www\.[a-z0-9-]+\.|{_DIGIT}1[3-9][0-9]{{9}}{_END}"
+    rf"|{_DIGIT}0[1-9][0-9]{{1,2}}[- ][0-9]{{7,8}}{_END}"
     rf"|{_DIGIT}[48]00[- ][0-9]{{3,4}}[- ]?[0-9]{{3,4}}{_END}"
     r"|(?i:(?:微信|威信|薇信|wechat|weixin|qq|扣扣)(?:号|群)?[:： ]{0,2}[a-z0-9_-]{5,})"
 )

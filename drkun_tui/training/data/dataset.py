@@ -35,9 +35,7 @@ TRAIN, HELD_OUT, DROPPED, SUMMARY = "train.arrow", "held_out.arrow", "dropped.ar
 Report = Callable[[int, int], None]
 
 
-def prepare(
-    options: Data, folder: Path, seed: int, report: Report, stopped: Callable[[], bool]
-) -> Summary:
+def prepare(options: Data, folder: Path, seed: int, report: Report, stopped: Callable[[], bool]) -> Summary:
     """Write a folder's data set; one that was made of the same files with the same options is taken as it is.
 
     Args:
@@ -173,7 +171,9 @@ class _Preparing:
                     # One bad file of a folder is told, and the others are read.
                     if len(readings) == 1:
                         raise
-                    reading.told = msgspec.structs.replace(reading.told, path=reading.name, problem=error.kind)
+                    reading.told = msgspec.structs.replace(
+                        reading.told, path=reading.name, problem=error.kind
+                    )
                 begun += reading.path.stat().st_size if reading.path else 0
                 self._malformed += reading.malformed
                 self._told.append(msgspec.structs.replace(reading.told, rows=self._rows - before))
@@ -246,7 +246,9 @@ class _Preparing:
 
 def _lengths(column: Any, numbers: Any) -> Lengths:
     lengths = pc.utf8_length(column).to_numpy()[numbers]
-    bars = np.histogram(lengths, [0, *(edge + 1 for edge in EDGES), max(int(lengths.max()), EDGES[-1]) + 2])[0]
+    bars = np.histogram(lengths, [0, *(edge + 1 for edge in EDGES), max(int(lengths.max()), EDGES[-1]) + 2])[
+        0
+    ]
     return Lengths(
         median=int(np.percentile(lengths, 50)),
         p90=int(np.percentile(lengths, 90)),

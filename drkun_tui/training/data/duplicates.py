@@ -141,8 +141,7 @@ def _candidates(of_rows: Signatures) -> Pairs:
         begins = np.concatenate([[True], ranked[1:] != ranked[:-1]])
         first = order[np.maximum.accumulate(np.where(begins, np.arange(len(ranked)), 0))]
         before = np.concatenate([order[:1], order[:-1]])
-        for others in (first, before):
-            found.append(others[~begins] * len(of_rows) + order[~begins])
+        found += [others[~begins] * len(of_rows) + order[~begins] for others in (first, before)]
     joined = np.unique(np.concatenate(found)) if found else np.zeros(0, np.int64)
     earlier, later = np.divmod(joined, max(1, len(of_rows)))
     likely = np.zeros(len(later), bool)
@@ -168,4 +167,5 @@ def jaccard(ones: Texts, others: Texts) -> npt.NDArray[np.float64]:
     pairs = (every >> np.uint64(41)).astype(np.int64)
     both = np.bincount(pairs[1:][runs[1:] == runs[:-1]], minlength=count)
     either = np.bincount(pairs, minlength=count) - both
-    return both / np.maximum(either, 1)
+    index: npt.NDArray[np.float64] = both / np.maximum(either, 1)
+    return index

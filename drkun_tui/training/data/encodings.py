@@ -79,7 +79,10 @@ def _two_bytes(sample: bytes, path: Path) -> str:
     for encoding in ("utf-16-le", "utf-16-be"):
         text = sample.decode(encoding, "replace")[: 1 << 16]
         plausible = sum(
-            char in "\t\n\r" or " " <= char <= "~" or "\u3000" <= char <= "\u9fff" or "\uff00" <= char <= "\uffef"
+            char in "\t\n\r"
+            or " " <= char <= "~"
+            or "\u3000" <= char <= "\u9fff"
+            or "\uff00" <= char <= "\uffef"
             for char in text
         )
         if text and plausible >= _PLAUSIBLE_SHARE * len(text):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,16 @@ NAMES: dict[str, tuple[str, ...]] = {
         *("answer", "response", "output", "completion", "reply", "assistant", "doctor"),
         *("回答", "答案", "答复", "答", "医生回答", "医生", "回复"),
     ),
-    "reasoning": ("complex_cot", "reasoning", "reasoning_content", "cot", "thinking", "think", "思考", "推理"),
+    "reasoning": (
+        "complex_cot",
+        "reasoning",
+        "reasoning_content",
+        "cot",
+        "thinking",
+        "think",
+        "思考",
+        "推理",
+    ),
     "system": ("system", "system_prompt", "系统", "系统提示"),
     "department": ("department", "category", "科室", "部门", "类别"),
     "title": ("title", "标题", "主题"),
@@ -75,9 +85,9 @@ def recognise(names: Sequence[str], mapped: Mapping[str, str]) -> Shape:
                 return Shape("talk", {"talk": by_name[talk]})
     found = dict(mapped)
     for role, known in NAMES.items():
-        name = next((by_name[k] for k in known if k in by_name and by_name[k] not in found.values()), None)
-        if role not in found and name is not None:
-            found[role] = name
+        called = next((by_name[k] for k in known if k in by_name and by_name[k] not in found.values()), None)
+        if role not in found and called is not None:
+            found[role] = called
     kind = "mapped" if mapped else "columns"
     if not mapped and {"instruction", "output"} <= by_name.keys():
         # Alpaca: the input goes with the instruction.
@@ -155,7 +165,7 @@ def _talk(value: Any) -> dict[str, str]:
         said.pop()
     turns = [
         (question, answer)
-        for (asker, question), (answerer, answer) in zip(said, said[1:], strict=False)
+        for (asker, question), (answerer, answer) in itertools.pairwise(said)
         if (asker, answerer) == ("user", "assistant")
     ]
     if not turns:

@@ -76,8 +76,8 @@ class StoppedError(Exception):
 
 def data_error(kind: str, **values: object) -> DrkunError:
     """The error of a kind of the catalogue's section ``data``."""
-    shown = {name: printable(value, 400) if isinstance(value, str) else value for name, value in values.items()}
+    shown = {
+        name: printable(value, 400) if isinstance(value, str) else value for name, value in values.items()
+    }
     hint = f"data.{kind}_hint"
-    return DrkunError(
-        kind, t(f"data.{kind}", **shown), t(hint, **shown) if has(hint) else "", EXIT_BAD_INPUT
-    )
+    return DrkunError(kind, t(f"data.{kind}", **shown), t(hint, **shown) if has(hint) else "", EXIT_BAD_INPUT)

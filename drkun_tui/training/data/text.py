@@ -47,7 +47,8 @@ class Texts:
     def sums(self, of_each: npt.NDArray[Any]) -> Counts:
         """The sum over each row of one number for each character."""
         ends = np.concatenate([[0], np.cumsum(of_each, dtype=np.int64)])
-        return ends[self.starts[1:]] - ends[self.starts[:-1]]
+        sums: Counts = ends[self.starts[1:]] - ends[self.starts[:-1]]
+        return sums
 
 
 def texts(column: Strings) -> Texts:

@@ -1,0 +1,437 @@
+"""Fine-tuning for real on the CPU: the bundled model learns, is stopped, killed, and goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+pytest.importorskip("trl")
+
+import torch
+
+from drkun_tui import i18n, paths
+from drkun_tui.engine.chat_template import NAMED, ChatTemplate
+from drkun_tui.errors import DrkunError
+from drkun_tui.jobs import detached
+from drkun_tui.library import inventory, provenance
+from drkun_tui.library.adapters import base_for
+from drkun_tui.settings import Settings
+from drkun_tui.training import base_model, checkpoints, preflight, recipe, tokens
+from drkun_tui.training.data.dataset import TRAIN, prepare
+from drkun_tui.training.faults import TrainingError
+from drkun_tui.training.history import History
+from drkun_tui.training.protocol import Failed, Finished, Stopped
+from drkun_tui.training.recipe import Recipe
+from drkun_tui.training.rendering import IGNORED, Example, Renderer
+from drkun_tui.training.runs import CHECKPOINTS, Runs
+from tests.conftest import PATIENCE_S, wait_until
+from tests.test_pull import drkun
+from tests.test_training_data import unheard
+
+pytestmark = pytest.mark.timeout(600)
+
+SMALL = """
+preset = "starter-cpu"
+[data]
+path = "demo"
+held_out_most = 3
+[adapter]
+rank = 4
+[training]
+max_steps = 6
+batch_size = 2
+context_length = 256
+warmup_steps = 0
+save_every = 2
+evaluate_every = 3
+sample_every = 6
+"""
+
+
+def small(**training: Any) -> Recipe:
+    made = recipe.parse(SMALL)
+    changed = msgspec.structs.replace(made.training, **training)
+    return msgspec.structs.replace(made, training=changed)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A data folder for the whole module, in which the bundled model is unpacked once."""
+    folder = tmp_path_factory.mktemp("training")
+    before = os.environ.get("DRKUN_HOME")
+    os.environ["DRKUN_HOME"] = str(folder)
+    # What two runs are compared by must not depend on how many cores are free.
+    os.environ["OMP_NUM_THREADS"] = "2"
+    i18n.set_language("zh")
+    yield folder
+    del os.environ["OMP_NUM_THREADS"]
+    if before is None:
+        del os.environ["DRKUN_HOME"]
+    else:
+        os.environ["DRKUN_HOME"] = before
+
+
+@pytest.fixture(autouse=True)
+def here(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test looks at the module's folder."""
+    monkeypatch.setenv("DRKUN_HOME", str(place))
+    i18n.set_language("zh")
+
+
+@pytest.fixture(scope="module")
+def base(place: Path) -> Path:
+    """The bundled model as a base."""
+    model = preflight.find_base(small(), Settings())
+    folder, name, said = base_model.on_disk(model)
+    assert name == preflight.UNPACKED
+    assert said is not None
+    return folder
+
+
+def begin(made: Recipe) -> str:
+    ready = preflight.check(made, Settings())
+
+    async def start() -> str:
+        return (await Runs().start(ready.recipe)).id
+
+    return asyncio.run(start())
+
+
+def resume(id: str) -> None:
+    async def again() -> None:
+        await Runs().resume(id)
+
+    asyncio.run(again())
+
+
+def history(id: str) -> History:
+    return asyncio.run(Runs().history(id))[0]
+
+
+def ended(id: str) -> History:
+    """The run when it has ended."""
+    folder = Runs().root / id
+
+    def has_ended() -> bool:
+        now = detached.state(folder)
+        return now is not None and not now.alive
+
+    for _ in range(4):
+        try:
+            wait_until(has_ended)
+        except AssertionError:
+            continue
+        break
+    return history(id)
+
+
+@pytest.fixture(scope="module")
+def whole(base: Path) -> tuple[str, History]:
+    """A run that nobody has disturbed."""
+    id = begin(small())
+    told = ended(id)
+    assert isinstance(told.end, Finished), (told.end, (Runs().root / id / "log.txt").read_text())
+    return id, told
+
+
+def losses(told: History) -> list[tuple[int, float, float, float]]:
+    return [(step.step, step.loss, step.grad_norm, step.learning_rate) for step in told.steps]
+
+
+def looked(told: History) -> list[tuple[int, float]]:
+    return [(look.step, look.loss) for look in told.held_out]
+
+
+def test_a_run_tells_everything_and_learns(whole: tuple[str, History]) -> None:
+    id, told = whole
+    assert [step.step for step in told.steps] == [1, 2, 3, 4, 5, 6]
+    assert [look.step for look in told.held_out] == [0, 3, 6]
+    assert told.held_out[-1].loss < told.held_out[0].loss
+    assert told.planned is not None
+    assert told.prepared is not None
+    assert told.prepared.held_out == 3
+    assert 0 < told.prepared.trained_tokens < told.prepared.tokens
+    assert told.planned.rows_per_step > 2
+    assert told.steps[-1].learning_rate < told.steps[0].learning_rate
+    assert told.samples[-1].step == 6
+    assert told.samples[-1].thinking or told.samples[-1].answer
+    kept = checkpoints.all_of(Runs().root / id / CHECKPOINTS)
+    assert [checkpoint.step for checkpoint in kept] == [4, 6]
+
+
+def test_the_adapter_says_how_it_was_made_and_belongs_to_its_base(
+    whole: tuple[str, History], place: Path
+) -> None:
+    end = whole[1].end
+    assert isinstance(end, Finished)
+    models = inventory.scan(paths.model_folders())
+    adapter = next(model for model in models if str(model.path) == end.folder)
+    base = base_for(adapter, models)
+    assert base is not None
+    assert base.name == preflight.UNPACKED
+    assert base.demonstration
+    assert not adapter.problems
+    told = provenance.read(adapter.path)
+    assert told is not None
+    assert told.prompt.thinking_tags == ("<think>", "</think>")
+    assert (told.base_model, told.seed, told.demonstration) == (preflight.UNPACKED, 3407, True)
+    assert recipe.parse(told.recipe).training.max_steps == 6
+    for path in adapter.path.glob("*.*"):
+        assert str(place).encode() not in path.read_bytes(), path
+    card = (adapter.path / "README.md").read_text("utf8")
+    assert "演示" in card or "demonstration" in card
+    answered = json.loads(
+        drkun(
+            "ask", "--model", base.name, "--adapter", adapter.name, "--max-tokens", "24", "--json", "头晕"
+        ).stdout
+    )
+    assert answered["demonstration"]
+    assert answered["usage"]["prompt_tokens"]
+
+
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(whole: tuple[str, History]) -> None:
+    id = begin(small())
+    folder = Runs().root / id
+    wait_until(lambda: history(id).saved >= 2)
+    wait_until(lambda: history(id).step >= 3)
+    now = detached.state(folder)
+    assert now is not None
+    os.kill(int(now.process.split()[0]), signal.SIGKILL)
+    wait_until(lambda: not (detached.state(folder) or now).alive)
+    run = asyncio.run(Runs().get(id))
+    assert run.error is not None
+    assert (run.phase, run.error.kind) == ("failed", "died")
+    resume(id)
+    told = ended(id)
+    assert isinstance(told.end, Finished)
+    assert losses(told) == losses(whole[1])
+    assert looked(told) == looked(whole[1])
+    assert [step.tokens for step in told.steps] == [step.tokens for step in whole[1].steps]
+
+
+def test_a_stopped_run_saves_first_and_goes_on(whole: tuple[str, History]) -> None:
+    id = begin(small(save_every=0))
+    wait_until(lambda: history(id).step >= 1)
+    stopped = drkun("stop", id, "--json")
+    assert stopped.returncode == 0, stopped.stderr
+    told = history(id)
+    assert isinstance(told.end, Stopped)
+    assert told.saved == told.end.step == told.step >= 1
+    assert json.loads(stopped.stdout)["phase"] == "stopped"
+    assert json.loads(drkun("runs", "--json").stdout)["runs"][0]["saved_step"] == told.saved
+    resume(id)
+    told = ended(id)
+    assert isinstance(told.end, Finished)
+    assert losses(told) == losses(whole[1])
+
+
+def test_the_command_trains_and_tells_a_line_for_each_event(base: Path, tmp_path: Path) -> None:
+    file = tmp_path / "r.toml"
+    file.write_text(SMALL.replace("max_steps = 6", "max_steps = 2"))
+    done = drkun("train", str(file), "--json")
+    assert done.returncode == 0, done.stderr
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["step"] for line in told if line["type"] == "step"] == [1, 2]
+    assert told[-1]["type"] == "finished"
+    assert Path(told[-1]["folder"]).is_dir()
+
+
+def test_a_loss_that_is_no_number_ends_the_run(base: Path) -> None:
+    id = begin(small(learning_rate=1e30, max_grad_norm=0, save_every=1))
+    told = ended(id)
+    assert isinstance(told.end, Failed)
+    assert told.end.kind == "diverged"
+    assert all(step.loss == step.loss for step in told.steps)
+
+
+def test_examples_that_are_cut_before_their_answer(base: Path, tmp_path: Path) -> None:
+    file = tmp_path / "long.jsonl"
+    row = {"question": "头晕，" * 200, "answer": "请到神经内科就诊。"}
+    file.write_text(json.dumps(row, ensure_ascii=False) + "\n", "utf8")
+    made = small()
+    made = msgspec.structs.replace(made, data=recipe.Data(path=str(file), held_out=0))
+    id = begin(made)
+    assert isinstance(ended(id).end, Failed)
+    run = asyncio.run(Runs().get(id))
+    assert run.error is not None
+    assert run.error.kind == "all_masked"
+    assert "256" in run.error.hint
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system that an adapter's checkpoint does not fit."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("only root may mount")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_full_disk_at_a_checkpoint(base: Path, small_disk: Path) -> None:
+    runs = Runs(small_disk)
+    ready = preflight.check(small(), Settings())
+    folder = runs.make(ready.recipe)
+    log = subprocess.run(
+        [sys.executable, "-m", "drkun_tui.training.job", str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_S * 4,
+    )
+    run = asyncio.run(runs.get(folder.name))
+    assert run.error is not None, log.stderr
+    assert (run.phase, run.error.kind) == ("failed", "unwritable"), log.stderr
+    assert checkpoints.all_of(folder / CHECKPOINTS) == []
+
+
+# Before a run begins
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind"),
+    [
+        ({"base": recipe.Base(model="nowhere/none")}, "no_base"),
+        ({"data": recipe.Data()}, "no_data"),
+        ({"data": recipe.Data(path="/nowhere.csv")}, "data_missing"),
+    ],
+)
+def test_what_cannot_begin_is_refused_at_once(base: Path, changes: dict[str, Any], kind: str) -> None:
+    with pytest.raises(DrkunError) as caught:
+        preflight.check(msgspec.structs.replace(small(), **changes), Settings())
+    assert caught.value.kind == kind
+    assert caught.value.hint
+
+
+def test_an_adapter_is_never_overwritten(whole: tuple[str, History]) -> None:
+    end = whole[1].end
+    assert isinstance(end, Finished)
+    name = f"drkun/{Path(end.folder).name}"
+    named = msgspec.structs.replace(small(), adapter=recipe.Adapter(name=name))
+    with pytest.raises(DrkunError) as caught:
+        preflight.check(named, Settings())
+    assert caught.value.kind == "adapter_exists"
+    # A name of the program's own choosing steps aside.
+    assert preflight.check(small(), Settings()).recipe.adapter.name != name
+
+
+# Rendering
+
+
+@pytest.fixture(scope="module")
+def renderer(base: Path) -> Renderer:
+    return Renderer(base_model.tokenizer_of(base))
+
+
+EXAMPLE = Example("头晕怎么办？", "先坐下休息。", "患者头晕。", "你是医生。", '[["咳嗽", "多喝水。"]]')
+
+
+def test_the_unpacked_tokenizer_reads_as_llama_cpp_does(base: Path) -> None:
+    import llama_cpp
+
+    vocabulary = llama_cpp.Llama(str(paths.starter()), vocab_only=True, verbose=False)
+    tokenizer = base_model.tokenizer_of(base)
+    for text in ("<think>\n头晕\n</think>\n\n先休息。<|im_end|>", "BP 160/100 mmHg，3 天", "高血压病人"):
+        ours = tokenizer(text, add_special_tokens=False)["input_ids"]
+        assert ours == vocabulary.tokenize(text.encode(), add_bos=False, special=True)
+
+
+def test_the_prompt_is_what_the_engine_renders_and_only_the_response_is_trained(renderer: Renderer) -> None:
+    shown = renderer.render(EXAMPLE)
+    assert shown.prompt.endswith("<|im_start|>assistant\n")
+    assert "你是医生。" in shown.prompt
+    assert "多喝水。" in shown.prompt
+    assert shown.response == "<think>\n患者头晕。\n</think>\n\n先坐下休息。<|im_end|>"
+    ((ids, labels),) = renderer.tokenize([EXAMPLE])
+    trained = [label for label in labels if label != IGNORED]
+    assert ids[-len(trained) :] == trained
+    assert renderer.keeps_everything(EXAMPLE, ids)
+    plain = renderer.render(Example("头晕？", "休息。"))
+    assert plain.prompt.endswith("<think>\n\n</think>\n\n")
+    assert plain.response == "休息。<|im_end|>"
+
+
+class Named:
+    """A tokenizer with another template."""
+
+    def __init__(self, base: Any, template: str) -> None:
+        self._base = base
+        self.chat_template: str | None = template
+        self.bos_token: str | None = base.bos_token
+        self.eos_token: str | None = base.eos_token
+
+    def __call__(self, text: list[str], *, add_special_tokens: bool) -> Any:
+        return self._base(text, add_special_tokens=add_special_tokens)
+
+    def decode(self, ids: list[int]) -> str:
+        return str(self._base.decode(ids))
+
+    def get_added_vocab(self) -> dict[str, int]:
+        return dict(self._base.get_added_vocab())
+
+
+def test_a_template_that_loses_the_reasoning_is_refused(base: Path, place: Path, tmp_path: Path) -> None:
+    tokenizer = base_model.tokenizer_of(base)
+    closes = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+        "<|im_start|>assistant\n<think>\n\n</think>\n\n"
+    )
+    losing = Renderer(Named(tokenizer, closes))
+    prepare(recipe.Data(path="demo"), tmp_path, 1, unheard, lambda: False)
+    with pytest.raises(TrainingError) as caught:
+        tokens.tokenized(tmp_path / TRAIN, losing, "", 512)
+    assert caught.value.kind == "reasoning_lost"
+
+
+def test_deepseek_opens_the_reasoning_in_the_prompt(base: Path) -> None:
+    opens = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
+    )
+    renderer = Renderer(Named(base_model.tokenizer_of(base), opens))
+    shown = renderer.render(EXAMPLE)
+    assert shown.prompt.endswith("<think>\n")
+    assert shown.response == "患者头晕。\n</think>\n\n先坐下休息。<|im_end|>"
+    ((ids, _),) = renderer.tokenize([EXAMPLE])
+    assert renderer.keeps_everything(EXAMPLE, ids)
+
+
+def test_the_old_template_of_the_first_adapters(base: Path) -> None:
+    renderer = Renderer(base_model.tokenizer_of(base), "sikao")
+    shown = renderer.render(Example("头晕怎么办？", "先坐下休息。", "患者头晕。"))
+    assert shown.prompt.endswith("### 回答：\n<思考>\n")
+    assert shown.response.startswith("患者头晕。\n</思考>\n\n先坐下休息。")
+    ((ids, _),) = renderer.tokenize([EXAMPLE])
+    assert renderer.keeps_everything(EXAMPLE, ids)
+    assert ChatTemplate(NAMED["sikao"]).render(EXAMPLE.messages(), think=False).endswith("</思考>\n\n")
+
+
+def test_packed_examples_do_not_see_each_other(base: Path, renderer: Renderer) -> None:
+    model = base_model.load(base, small()).eval()
+    examples = [EXAMPLE, Example("胃痛？", "热敷上腹。", "消化科。"), Example("失眠？", "早睡。")]
+    made = renderer.tokenize(examples)
+    apart = []
+    for ids, labels in made:
+        with torch.no_grad():
+            apart.append(float(model(torch.tensor([ids]), labels=torch.tensor([labels])).loss))
+    counts = [sum(label != IGNORED for label in labels[1:]) for _, labels in made]
+    packed = torch.tensor([[token for ids, _ in made for token in ids]])
+    # The first token of an example is predicted by nothing.
+    marked = torch.tensor([[label for _, labels in made for label in (IGNORED, *labels[1:])]])
+    places = torch.tensor([[place for ids, _ in made for place in range(len(ids))]])
+    with torch.no_grad():
+        together = model(packed, labels=marked, position_ids=places, use_cache=False).loss
+    mean = sum(loss * count for loss, count in zip(apart, counts, strict=True)) / sum(counts)
+    assert float(together) == pytest.approx(mean, rel=1e-4)
