@@ -61,12 +61,13 @@ async def _ask(question: str, settings: Settings, plan: Plan, *, as_json: bool) 
             if isinstance(event, Restarting):
                 _tell(t("engine.safe_mode"))
         ready = engine.ready
-        system = [ChatMessage("system", settings.system)] if settings.system.strip() else []
+        told = plan.system(settings.system)
+        system = [ChatMessage("system", told)] if told.strip() else []
         request = Generate(
             id=0,
             messages=[*system, ChatMessage("user", question)],
             sampling=settings.sampling,
-            think=settings.think,
+            think=plan.thinks(settings.think),
         )
         finished: Finished | None = None
         async for answer in engine.generate(request):

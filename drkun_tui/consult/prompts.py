@@ -20,9 +20,14 @@ def remembered(conversation: Conversation, before: Turn) -> list[Turn]:
     return kept
 
 
-def messages(conversation: Conversation, turn: Turn) -> list[ChatMessage]:
-    """The system prompt, the turns still remembered, and the question of `turn`."""
-    told = [ChatMessage("system", conversation.system)] if conversation.system.strip() else []
+def messages(conversation: Conversation, turn: Turn, system: str = "") -> list[ChatMessage]:
+    """The system prompt, the turns still remembered, and the question of `turn`.
+
+    Args:
+        system: of a conversation that has none.
+    """
+    system = conversation.system if conversation.system.strip() else system
+    told = [ChatMessage("system", system)] if system.strip() else []
     for earlier in remembered(conversation, turn):
         told += [ChatMessage("user", earlier.question), ChatMessage("assistant", earlier.answer)]
     return [*told, ChatMessage("user", turn.question)]

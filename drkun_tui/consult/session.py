@@ -145,10 +145,7 @@ class Session:
         yield Asked(turn)
         if error:
             yield Unsaved(error)
-        request = Generate(
-            id=0, messages=prompts.messages(self.conversation, turn), sampling=sampling, think=think
-        )
-        async for update in self._answer(turn, request):
+        async for update in self._answer(turn, self._request(turn, sampling, think)):
             yield update
 
     async def ask_again(
@@ -164,6 +161,17 @@ class Session:
         ):
             yield update
 
+    def _request(self, turn: Turn, sampling: Sampling, think: bool) -> Generate:
+        """What the engine is asked, in the way that the adapter was trained to be asked."""
+        plan = self.plan
+        system = plan.system("") if plan else ""
+        return Generate(
+            id=0,
+            messages=prompts.messages(self.conversation, turn, system),
+            sampling=sampling,
+            think=plan.thinks(think) if plan else think,
+        )
+
     async def resume(self) -> AsyncIterator[Update]:
         """Carry on with the last answer where it was cut off."""
         turn = self.last
@@ -171,11 +179,8 @@ class Session:
             return
         settings = {**turn.sampling}
         think = bool(settings.pop("think", True))
-        request = Generate(
-            id=0,
-            messages=prompts.messages(self.conversation, turn),
-            sampling=msgspec.convert(settings, Sampling),
-            think=think,
+        request = msgspec.structs.replace(
+            self._request(turn, msgspec.convert(settings, Sampling), think),
             resume=Partial(turn.reasoning, turn.answer),
         )
         turn.state, turn.error, turn.thinking_truncated = State.STREAMING, "", False

@@ -18,7 +18,7 @@ import llama_cpp as binding
 
 from drkun_tui.engine import prompting
 from drkun_tui.engine.base import PENALTY_LAST_N, Emit, EngineError, Prompt, Stopping, Tokens
-from drkun_tui.engine.chat_template import CHATML, ChatTemplate
+from drkun_tui.engine.chat_template import CHATML, NAMED, ChatTemplate
 from drkun_tui.engine.pace import Pace
 from drkun_tui.engine.protocol import Generate, Load, Loading, Ready
 from drkun_tui.engine.thinking import SPELLINGS
@@ -71,9 +71,10 @@ class LlamaCpp:
         self._threads = request.threads
         self._pace = Pace(request.threads)
         self.set_adapter(request.adapter, request.adapter_scale)
-        source = binding.llama_model_chat_template(self._model, None)
+        own = binding.llama_model_chat_template(self._model, None)
+        source = NAMED.get(request.template) or (own or b"").decode("utf8", "replace")
         self._template = ChatTemplate(
-            source.decode("utf8", "replace") if source else CHATML,
+            source or CHATML,
             bos=self._token_text(binding.llama_vocab_bos(self._vocab)),
             eos=self._token_text(binding.llama_vocab_eos(self._vocab)),
         )

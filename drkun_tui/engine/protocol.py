@@ -42,6 +42,8 @@ class Load(msgspec.Struct, frozen=True, tag="load", kw_only=True):
     """Bytes of GPU memory that the process may take; 0 is all there is."""
     adapter: str | None = None
     adapter_scale: float = 1.0
+    template: str = ""
+    """A named template (`drkun_tui.engine.chat_template.NAMED`) in the place of the model's own."""
     safe_mode: bool = False
     """Without the CPU's special weight layouts, which crash on some machines."""
 

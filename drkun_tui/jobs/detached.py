@@ -39,6 +39,9 @@ LOG = "log.txt"
 POLL_S = 0.1
 """How often a follower looks for news: less than a reader notices, and some microseconds each time."""
 
+HAND_OVER_S = 2.0
+"""How long a job waits for the process that ran it before."""
+
 RUNS_ALREADY = 75
 """Exit code of a process whose job is run by another one."""
 
@@ -91,7 +94,8 @@ class Reporter:
         self._folder = folder
         self._lock = filelock.FileLock(folder / _LOCK)
         try:
-            self._lock.acquire(blocking=False)
+            # The threads of a process that was killed hold it for a moment longer than its first one.
+            self._lock.acquire(timeout=HAND_OVER_S, poll_interval=0.02)
         except filelock.Timeout:
             raise RunsAlreadyError from None
         self._events = (folder / _EVENTS).open("ab", buffering=0)

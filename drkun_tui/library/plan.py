@@ -13,6 +13,7 @@ from drkun_tui.errors import EXIT_NO_MODEL, DrkunError
 from drkun_tui.i18n import t
 from drkun_tui.library import adapters, fit, inventory, stores
 from drkun_tui.library.model import Kind, Model
+from drkun_tui.library.provenance import Prompt
 from drkun_tui.profiles import Profile
 from drkun_tui.settings import Settings
 
@@ -34,6 +35,20 @@ class Plan:
     load: Load
     reason: str
     notice: str = ""
+
+    @property
+    def prompt(self) -> Prompt | None:
+        """How the adapter was trained to be asked; None where nothing says so."""
+        trained = self.adapter.provenance if self.adapter else None
+        return trained.prompt if trained else None
+
+    def thinks(self, wanted: bool) -> bool:
+        """Is the model to think? One whose adapter never saw reasoning is asked as it was trained."""
+        return wanted and (self.prompt is None or self.prompt.thinking_tags is not None)
+
+    def system(self, wanted: str) -> str:
+        """The system text: the user's, else the one that the adapter was trained with."""
+        return wanted if wanted.strip() or self.prompt is None else self.prompt.system
 
 
 def folders(settings: Settings) -> list[Path]:
@@ -102,6 +117,7 @@ def _plan(settings: Settings) -> Plan:
             threads=settings.threads or machine.physical_cores,
             adapter=str(adapter.path) if adapter else None,
             adapter_scale=settings.adapter_scale if adapter else 1.0,
+            template=adapter.provenance.prompt.template if adapter and adapter.provenance else "",
         ),
         reason=f"{choice.reason} {context.reason}".strip(),
         notice="" if memory.fits else memory.reason,

@@ -17,7 +17,7 @@ from tokenizers.decoders import DecodeStream
 
 from drkun_tui.engine import prompting
 from drkun_tui.engine.base import Emit, EngineError, Prompt, Stopping, Tokens
-from drkun_tui.engine.chat_template import CHATML, ChatTemplate
+from drkun_tui.engine.chat_template import CHATML, NAMED, ChatTemplate
 from drkun_tui.engine.protocol import Generate, Load, Loading, Ready
 from drkun_tui.engine.thinking import SPELLINGS
 from drkun_tui.engine.transformers import loading, weights
@@ -69,7 +69,7 @@ class Transformers:
         self._adapters = Adapters(self._model, Path(request.path))
         self._can_merge = request.weights != "nf4"
         self._n_ctx = request.context_length
-        source = _template(loaded.tokenizer)
+        source = NAMED.get(request.template) or _template(loaded.tokenizer)
         self._template = ChatTemplate(
             source or CHATML, bos=loaded.tokenizer.bos_token or "", eos=loaded.tokenizer.eos_token or ""
         )
