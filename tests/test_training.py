@@ -36,7 +36,6 @@ from drkun_tui.training.rendering import IGNORED, Example, Renderer
 from drkun_tui.training.runs import CHECKPOINTS, Runs
 from tests.conftest import PATIENCE_S, wait_until
 from tests.test_pull import drkun
-from tests.test_training_data import unheard
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -56,6 +55,10 @@ save_every = 2
 evaluate_every = 3
 sample_every = 6
 """
+
+
+def unheard(_done: int, _whole: int) -> None:
+    """How far it is."""
 
 
 def small(**training: Any) -> Recipe:
