@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from drkun_tui.training.data.summary import REASONS
@@ -67,14 +68,30 @@ _CONTROLS = (
 )
 
 
-def stripped(column: Strings) -> Strings:
-    """Without control and invisible characters, CRLF as line breaks, and without white space around."""
-    if pc.any(pc.match_substring(column, "\r")).as_py():
+def tidied(column: Strings) -> tuple[Strings, Flags]:
+    """The column without control and invisible characters, with plain line breaks and no white space around
+    its texts; and which of its rows were read in a wrong encoding.
+
+    One look at every character finds the few rows that need more than a look.
+    """
+    of = texts(column)
+    kinds = _kinds()[of.codes]
+    notable = np.flatnonzero(kinds & ~np.uint8(_SPACE))
+    found, rows = kinds[notable], np.searchsorted(of.starts, notable, side="right") - 1
+    garbled = _strange(of, found, rows)
+    suspects = np.unique(rows[(found & (_SUSPECT | _LATIN)) != 0])
+    if len(suspects):
+        garbled[suspects] |= _matches(column.take(pa.array(suspects)), MOJIBAKE)
+    # Control characters are a sign of a wrong encoding, so they are looked at before they are lost.
+    controls = bool((found & _CONTROL).any())
+    if controls:
         column = pc.replace_substring_regex(column, "\r\n?", "\n")
-    # C1 controls are a sign of a wrong encoding, so they are looked for before they are lost.
-    if pc.any(pc.match_substring_regex(column, _CONTROLS)).as_py():
         column = pc.replace_substring_regex(column, _CONTROLS, "")
-    return pc.utf8_trim_whitespace(column)
+    full = np.flatnonzero(of.lengths)
+    edges = kinds[of.starts[:-1][full]] | kinds[of.starts[1:][full] - 1]
+    if controls or (edges & _SPACE).any():
+        column = pc.utf8_trim_whitespace(column)
+    return column, garbled
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,27 +109,19 @@ class Verdict:
     personal: Flags
 
 
-def mojibake(columns: list[Strings]) -> Flags:
-    """Rows of which some column was read in a wrong encoding; asked before control characters are lost."""
-    wrong = np.zeros(len(columns[0]), bool)
-    for column in columns:
-        wrong |= _matches(column, MOJIBAKE) | _strange(texts(column))
-    return wrong
-
-
-def judge(table: Mapping[str, Strings], options: Data, *, wrong: Flags) -> Verdict:
+def judge(columns: Mapping[str, Strings], options: Data, garbled: Flags) -> Verdict:
     """Every reason but duplicates.
 
     Args:
-        table: canonical columns, already `stripped`.
-        wrong: rows of `mojibake`.
+        columns: canonical ones, already `tidied`.
+        garbled: rows that were read in a wrong encoding.
     """
-    question, answer = table["question"], table["answer"]
+    question, answer = columns["question"], columns["answer"]
     lengths = _lengths(answer)
     advertises = _matches(answer, ADVERTISEMENT)
     checks = {
         "empty": (_lengths(question) == 0) | (lengths == 0),
-        "mojibake": wrong,
+        "mojibake": garbled,
         "advertisement": advertises,
         "too_short": lengths < options.shortest_answer,
         "too_long": (lengths > options.longest_answer) & (options.longest_answer > 0),
@@ -149,22 +158,29 @@ def _matches(column: Strings, pattern: str) -> Flags:
 
 # Characters of a wrong encoding
 
-_CHINESE, _RARE, _PRIVATE, _LATIN = 1, 2, 4, 8
+_RARE, _PRIVATE, _LATIN, _SUSPECT, _CONTROL, _SPACE = 1, 2, 4, 8, 16, 32
 
 
-def _strange(of: Texts) -> Flags:
-    """Rows with too many characters that no text has so many of."""
-    kinds = _kinds()[of.codes]
-    if not (kinds & (_RARE | _PRIVATE | _LATIN)).any():
-        return np.zeros(len(of.starts) - 1, bool)
-    chinese, rare, private, latin = (
-        of.sums((kinds & kind) != 0) for kind in (_CHINESE, _RARE, _PRIVATE, _LATIN)
+def _strange(of: Texts, kinds: npt.NDArray[np.uint8], rows: Counts) -> Flags:
+    """Rows with too many characters that no text has so many of.
+
+    Args:
+        of: the rows.
+        kinds: of their notable characters.
+        rows: of these characters.
+    """
+    count = len(of.starts) - 1
+    rare, private, latin = (
+        np.bincount(rows[(kinds & kind) != 0], minlength=count) for kind in (_RARE, _PRIVATE, _LATIN)
     )
-    return (
-        ((chinese >= _RARE_LEAST) & (rare > _RARE_SHARE * chinese))
-        | (private > _PRIVATE_SHARE * of.lengths)
-        | ((latin >= _LATIN_LEAST) & (latin > _LATIN_SHARE * of.lengths))
+    strange: Flags = (private > _PRIVATE_SHARE * of.lengths) | (
+        (latin >= _LATIN_LEAST) & (latin > _LATIN_SHARE * of.lengths)
     )
+    for row in np.flatnonzero(rare >= _RARE_LEAST * _RARE_SHARE):
+        codes = of.codes[of.starts[row] : of.starts[row + 1]]
+        chinese = int(((codes >= 0x3400) & (codes <= 0x9FFF)).sum())
+        strange[row] |= chinese >= _RARE_LEAST and rare[row] > _RARE_SHARE * chinese
+    return strange
 
 
 @functools.cache
@@ -172,8 +188,8 @@ def _kinds() -> npt.NDArray[np.uint8]:
     """Which of the kinds above each code point is. Common are the characters of GB2312 and the first level
     of Big5: everyday simplified and traditional Chinese."""
     table = np.zeros(sys.maxunicode + 1, np.uint8)
-    for first, last in ((0x3400, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x323AF)):
-        table[first : last + 1] = _CHINESE | _RARE
+    for first, last in ((0x3400, 0x9FFF), (0xF900, 0xFAFF)):
+        table[first : last + 1] = _RARE
     common = [
         bytes((high, low)).decode("gb2312", "ignore")
         for high in range(0xB0, 0xF8)
@@ -184,12 +200,21 @@ def _kinds() -> npt.NDArray[np.uint8]:
         for low in (*range(0x40, 0x7F), *range(0xA1, 0xFF))
     ]
     for char in filter(None, common):
-        table[ord(char[0])] &= _CHINESE
+        table[ord(char[0])] = 0
     for first, last in ((0xE000, 0xF8FF), (0xF0000, sys.maxunicode)):
         table[first : last + 1] = _PRIVATE
     for code in range(0xA1, 0x250):
         if unicodedata.category(chr(code)) != "So":
             table[code] = _LATIN
+    for char in "\ufffd锟烫屯\u20ac":
+        table[ord(char)] |= _SUSPECT
+    controls = re.compile(_CONTROLS.replace("\\x{", "\\u").replace("}", ""))
+    for code in (*range(0x100), 0xFEFF, *range(0x2000, 0x2100)):
+        if controls.match(chr(code)):
+            table[code] |= _CONTROL | _SUSPECT * (code >= 0x80 and code < 0xA0)
+    for code in (*range(0x21), 0xA0, 0x3000, *range(0x2000, 0x200B), 0x1680, 0x202F, 0x205F):
+        if chr(code).isspace():
+            table[code] |= _SPACE
     return table
 
 

@@ -66,6 +66,20 @@ Stopped = Callable[[], bool]
 
 
 def prepare(options: Data, folder: Path, seed: int, report: Report, stopped: Stopped) -> Summary:
+    """`check`, and there must be something to train on.
+
+    Raises:
+        StoppedError: `stopped` said so.
+        DrkunError: as `check`, and ``no_rows``.
+    """
+    summary = check(options, folder, seed, report, stopped)
+    if not summary.usable:
+        told = [f"{t(f'data.reason_{reason}')} {count}" for reason, count in summary.dropped.items()]
+        raise data_error("no_rows", rows=summary.rows, dropped=", ".join(told) or "0")
+    return summary
+
+
+def check(options: Data, folder: Path, seed: int, report: Report, stopped: Stopped) -> Summary:
     """Write ``train.arrow``, ``held_out.arrow``, ``dropped.arrow`` (Arrow IPC streams with `COLUMNS`) and
     ``summary.json`` into a folder, or nothing. What lies there already from the same files, options and seed
     is taken as it is.
@@ -79,7 +93,7 @@ def prepare(options: Data, folder: Path, seed: int, report: Report, stopped: Sto
 
     Raises:
         StoppedError: `stopped` said so.
-        DrkunError: a kind of the catalogue's section ``data``; ``no_rows`` where nothing is left.
+        DrkunError: a kind of the catalogue's section ``data``.
     """
     work = _Work(options, seed, report, stopped)
     inputs = work.inputs()
@@ -248,14 +262,13 @@ def _clean(of: _Batch, first: int, source: str, options: Data) -> _Cleaned:
     """A batch in the canonical columns, judged. Malformed rows come last, their text as the question."""
     batch, count = of.batch, len(of.batch.numbers)
     texts = {name: pa.array([], pa.string()) for name in shapes.TEXTS}
-    wrong = np.zeros(0, bool)
+    garbled = np.zeros(count, bool)
     if of.shape is not None and count:
-        raw = shapes.canonical(batch.table, of.shape)
-        wrong = cleaning.mojibake([raw[name] for name in ("question", "reasoning", "answer")])
-        texts = {
-            name: column if name == "history" else cleaning.stripped(column) for name, column in raw.items()
-        }
-    verdict = cleaning.judge(texts, options, wrong=wrong)
+        for name, column in shapes.canonical(batch.table, of.shape).items():
+            # A history is JSON, in which every control character is spelt out.
+            texts[name], wrong = (column, garbled) if name == "history" else cleaning.tidied(column)
+            garbled = garbled | wrong
+    verdict = cleaning.judge(texts, options, garbled)
     lost = sorted(batch.malformed)
     numbers = np.array([*batch.numbers, *lost], np.int64) + first
     details = [verdict.details.get(row, "") for row in range(count)] + [""] * len(lost)
@@ -324,9 +337,6 @@ class _Rows:
         usable = np.flatnonzero(reasons == 0)
         dropped = {reason: int((reasons == code).sum()) for reason, code in CODES.items()}
         dropped = {reason: count for reason, count in dropped.items() if count}
-        if not len(usable):
-            told = ", ".join(f"{t(f'data.reason_{reason}')} {count}" for reason, count in dropped.items())
-            raise data_error("no_rows", rows=len(reasons), dropped=told or "0")
         drawn, held_out = self._draw(usable)
         to = np.full(len(reasons), _DROPPED, np.uint8)
         to[usable] = _UNUSED
@@ -382,7 +392,7 @@ class _Rows:
         candidates = np.flatnonzero(below)
         first = candidates[np.argsort(drawn[candidates], kind="stable")][: options.held_out_most]
         # Somebody must be left to train on.
-        held_out = usable[first[: len(usable) - 1]]
+        held_out = usable[first[: max(0, len(usable) - 1)]]
         return usable, held_out
 
     def _write(self, to: npt.NDArray[np.uint8]) -> None:
@@ -435,6 +445,8 @@ def _joined(parts: list[npt.NDArray[Any]], kind: type) -> npt.NDArray[Any]:
 
 
 def _lengths(of: npt.NDArray[Any]) -> Lengths:
+    if not len(of):
+        return Lengths(median=0, p90=0, p99=0, most=0, histogram=(0,) * (len(EDGES) + 1))
     median, p90, p99 = np.percentile(of, (50, 90, 99), method="lower")
     bars = np.bincount(np.searchsorted(EDGES, of), minlength=len(EDGES) + 1)
     return Lengths(

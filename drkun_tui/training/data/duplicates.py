@@ -68,15 +68,18 @@ class Grams:
 
 
 def grams(texts: Texts) -> Grams:
-    """Every run of `GRAM` characters that lies within one text."""
-    codes = texts.codes.astype(np.uint64)
-    if len(codes) < GRAM:
-        return Grams(np.zeros(0, np.uint64), np.zeros(0, np.int64))
+    """Every run of `GRAM` characters. The edges of a text count as characters, so that its first and last
+    ones are in as many runs as any other: 头痛怎么办 is not almost 胃痛怎么办."""
+    count, edge = len(texts.starts) - 1, GRAM - 1
+    rows = texts.rows()
+    codes = np.zeros(len(texts.codes) + edge * (count + 1), np.uint64)
+    codes[np.arange(len(texts.codes)) + edge * (rows + 1)] = texts.codes
     # 21 bits hold any code point.
     packed = codes[:-2] << np.uint64(42) | codes[1:-1] << np.uint64(21) | codes[2:]
-    rows = texts.rows()
-    within = rows[:-2] == rows[2:]
-    return Grams(mix(packed[within]), rows[:-2][within])
+    # A run belongs to the text whose edge or character it begins with.
+    whose = np.repeat(np.arange(count), texts.lengths + edge)
+    says = packed != 0
+    return Grams(mix(packed[says]), whose[says])
 
 
 def signatures(texts: Texts) -> Signatures:

@@ -58,7 +58,7 @@ def _several_bytes(sample: bytes, path: Path) -> str:
     the one is almost all faults in the other, in one direction only, so UTF-8 is asked first."""
     for encoding in ("utf-8", "gb18030"):
         text = sample.decode(encoding, "replace")
-        foreign = len(text) - sum(text.count(chr(code)) for code in range(128))
+        foreign = len(text) - len(text.encode("ascii", "ignore"))
         # A sample may begin and end in the middle of a character, and one fault alone is none.
         if text.count("\ufffd") <= max(1, _WRONG_SHARE * foreign) and not _is_noise(text):
             return encoding

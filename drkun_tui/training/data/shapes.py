@@ -48,7 +48,9 @@ _PLACEHOLDER = re.compile(
 )
 """An ask that only says: see the title."""
 
-_THINKS = r"^\s*<(?:think|thinking|思考|reasoning|thought)>|^\s*## Thinking|</(?:think|thinking|思考)>"
+_THINKS = r"^\s*(?:<|## Thinking)"
+_ENDS_THINKING = "</"
+"""What an answer with reasoning in it begins with, or has in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,10 +163,8 @@ def canonical(table: Table, shape: Shape) -> dict[str, Strings]:
 
 def _joined(titles: Strings, asks: Strings) -> Strings:
     """Title and text of a question, each once."""
-    pairs = zip(
-        pc.utf8_trim_whitespace(titles).to_pylist(), pc.utf8_trim_whitespace(asks).to_pylist(), strict=True
-    )
-    return pa.array([_question(title, ask) for title, ask in pairs], pa.string())
+    pairs = zip(titles.to_pylist(), asks.to_pylist(), strict=True)
+    return pa.array([_question(title.strip(), ask.strip()) for title, ask in pairs], pa.string())
 
 
 def _question(title: str, ask: str) -> str:
@@ -177,7 +177,7 @@ def _question(title: str, ask: str) -> str:
 
 def _apart(reasoning: Strings, answers: Strings) -> tuple[Strings, Strings]:
     """Reasoning that stands in the answer, in its own column. A block that never ends leaves no answer."""
-    marked = pc.match_substring_regex(answers, _THINKS)
+    marked = pc.or_(pc.match_substring_regex(answers, _THINKS), pc.match_substring(answers, _ENDS_THINKING))
     if not pc.any(marked).as_py():
         return reasoning, answers
     thoughts, texts = reasoning.to_pylist(), answers.to_pylist()
