@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import os
 import shutil
-import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -56,7 +55,7 @@ _VERSION = 1
 """Of what is made from the same files; another one makes what lies on disk again."""
 
 _MEASURED = ("question", "reasoning", "answer")
-_ROWS = "rows.arrow"
+_ROWS, _UNFINISHED = "rows.arrow", ".unfinished"
 _LEFT_OUT = ("empty", "binary", "unknown_columns", "bad_json")
 """What makes a file of a folder none of the data, and not the whole folder an error: a licence text, or the
 description of a data set."""
@@ -101,9 +100,11 @@ def check(options: Data, folder: Path, seed: int, report: Report, stopped: Stopp
         done = msgspec.json.decode((folder / SUMMARY).read_bytes(), type=Summary)
         if done.inputs == inputs and all((folder / name).exists() for name in (TRAIN, HELD_OUT, DROPPED)):
             return done
+    aside = folder / _UNFINISHED
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder))
+        # What a killed process left behind; no two prepare one folder.
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
     except OSError as error:
         raise _unwritable(folder, error) from error
     try:

@@ -230,8 +230,10 @@ class File:
                 place += 1
             if text.startswith("]", place):
                 return
+            whole = False
             try:
                 value, behind = decode(text, place)
+                whole = True
                 # What ends with the text that was read, such as a number, may go on.
                 if behind < len(text):
                     yield value
@@ -246,7 +248,7 @@ class File:
                         kind, path=str(self.path), row=count + 1, limit=LONGEST_ROW >> 20
                     ) from error
             if ended:
-                raise data_error("truncated", path=str(self.path), row=count)
+                raise data_error("truncated", path=str(self.path), row=count + whole)
             more = file.read(step)
             text, place = text[place:] + more, 0
             step, ended = step * 2, not more
