@@ -37,7 +37,7 @@ def told(*words: str, path: Path) -> dict[str, Any]:
 @pytest.fixture
 def table(tmp_path: Path) -> Path:
     """Fifty good rows, two that repeat the first ones, and one with an advertisement and an escape."""
-    path = tmp_path / "问诊.csv"
+    path = tmp_path / "问诊.txt"
     text = toyhom(50) + toyhom(2).partition("\n")[2]
     text += f"骨科,另一个标题,{question(99)},\x1b[31m请加微信 abc12345 咨询\r\n"
     path.write_bytes(text.encode("gb18030"))
@@ -74,7 +74,7 @@ def test_the_table_lines_up(table: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     head, row = lines[:2]
-    assert row.startswith("问诊.csv")
+    assert row.startswith("问诊.txt")
     for title, text in (("格式", "csv"), ("编码", "gb18030"), ("结构", "toyhom")):
         assert cell_len(head.partition(title)[0]) == cell_len(row.partition(text)[0])
     assert any("重复" in line and line.endswith("duplicate") for line in lines)

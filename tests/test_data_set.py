@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -197,7 +198,7 @@ def test_rows_that_are_added_move_no_other_row_out_of_training(tmp_path: Path) -
     before = write_lines(tmp_path / "before.jsonl", pairs(2000))
     after = write_lines(tmp_path / "after.jsonl", pairs(500, 5000) + pairs(2000) + pairs(500, 9000))
     for most in (1000, 30):
-        options = {"held_out": 0.05, "held_out_most": most, "near_duplicates": False}
+        options: dict[str, Any] = {"held_out": 0.05, "held_out_most": most, "near_duplicates": False}
         prepared(before, tmp_path / f"b{most}", **options)
         prepared(after, tmp_path / f"a{most}", **options)
         trained = {row["question"] for row in rows_of(tmp_path / f"b{most}", "train")}
@@ -215,7 +216,7 @@ def test_the_seed_decides_who_is_held_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("options", [{"held_out": 0.0}, {"held_out_most": 0}])
-def test_nothing_held_out(tmp_path: Path, options: dict[str, float]) -> None:
+def test_nothing_held_out(tmp_path: Path, options: dict[str, Any]) -> None:
     summary = prepared(write_lines(tmp_path / "a.jsonl", pairs(200)), tmp_path / "out", **options)
     assert (summary.train, summary.held_out) == (200, 0)
 

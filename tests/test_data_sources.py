@@ -6,6 +6,7 @@ import json
 import os
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -26,7 +27,7 @@ from tests.data_files import as_csv, every_row, pairs, prepared, rows_of, toyhom
 ENCODINGS = ("utf-8", "utf-8-sig", "gb18030", "gbk", "gb2312", "utf-16", "utf-16-le", "utf-16-be")
 
 
-def error_of(path: Path, folder: Path, **options: object) -> DrkunError:
+def error_of(path: Path, folder: Path, **options: Any) -> DrkunError:
     with pytest.raises(DrkunError) as caught:
         prepared(path, folder, **options)
     assert caught.value.exit_code == 2
