@@ -48,12 +48,12 @@ $(SETUP): pyproject.toml | $(BIN)/python
 	$(PYTHON) -m pip --python $(BIN)/python install --quiet -e .
 	@touch $@
 
-# The GPU engine is tested on the CPU, too, where a CPU build of torch can be had; nothing brings CUDA.
+# The GPU engine and training are tested on the CPU, too, where a CPU build of torch can be had; nothing brings CUDA.
 $(TOOLS): $(SETUP)
 	@if $(PYTHON) -m pip --python $(BIN)/python install --quiet "torch==2.13.0+cpu"; then \
 		$(PYTHON) -m pip --python $(BIN)/python install --quiet -e ".[dev,train]"; \
 	else \
-		echo "No CPU build of torch is at hand: the tests of the GPU engine are skipped."; \
+		echo "No CPU build of torch is at hand: the tests of the GPU engine and of training are skipped."; \
 		$(PYTHON) -m pip --python $(BIN)/python install --quiet -e ".[dev,data]"; \
 	fi
 	@touch $@

@@ -19,6 +19,12 @@ from drkun_tui.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, Drku
 from drkun_tui.i18n import set_language, t
 
 HUBS = ("hf", "modelscope")
+DROPPED = (
+    *("malformed", "empty", "mojibake", "advertisement", "too_short", "too_long"),
+    *("duplicate", "near_duplicate"),
+)
+"""Why rows are left out of a data set, as `drkun_tui.training.data.summary.REASONS` has it; that would be
+dear to import here."""
 PROFILES = ("auto", "cpu", "gpu8", "gpu16", "remote")
 
 
@@ -122,6 +128,17 @@ def parser() -> argparse.ArgumentParser:
     rename = commands.add_parser("rename", parents=[common], help=t("cli.rename"))
     rename.add_argument("model", metavar="NAME")
     rename.add_argument("alias", metavar="ALIAS", help=t("cli.alias"))
+    data = commands.add_parser("data", help=t("cli.data")).add_subparsers(
+        dest="action", metavar="ACTION", required=True
+    )
+    check = data.add_parser("check", parents=[common], help=t("cli.data_check"))
+    check.add_argument("path", metavar="PATH", help=t("cli.data_path"))
+    check.add_argument("--hub", action="store_true", help=t("cli.data_hub"))
+    check.add_argument("--config", default="", metavar="C", help=t("cli.data_config"))
+    check.add_argument("--split", default="train", metavar="S", help=t("cli.data_split"))
+    check.add_argument("--columns", nargs="+", default=[], metavar="ROLE=COLUMN", help=t("cli.data_columns"))
+    check.add_argument("--dropped", choices=DROPPED, metavar="REASON", help=t("cli.data_dropped"))
+    check.add_argument("--limit", type=_count, default=20, metavar="N", help=t("cli.data_limit"))
     train = commands.add_parser("train", parents=[common], help=t("cli.train"))
     train.add_argument("recipe", nargs="?", metavar="RECIPE", help=t("cli.recipe"))
     train.add_argument("--resume", metavar="RUN", help=t("cli.resume"))

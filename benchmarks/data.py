@@ -1,0 +1,75 @@
+"""Reading and cleaning dialogues, against a loop over the rows of the same files."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import random
+import re
+import shutil
+import statistics
+import sys
+from pathlib import Path
+
+from benchmarks.machine import Bench
+from benchmarks.report import Row, Target, compare
+
+SAMPLE = "DRKUN_BENCH_DIALOGUES"
+"""The variable that says where Toyhom's sample is: a CSV in GB18030 with `COLUMNS`."""
+
+COLUMNS = ("department", "title", "ask", "answer")
+FOLDERS = ("Andriatria_男科", "IM_内科", "OAGD_妇产科", "Oncology_肿瘤科", "Pediatric_儿科", "Surgical_外科")
+ROWS = 792_000
+"""As many as the full set has."""
+
+FAST_ENOUGH = Target("at least", 5)
+MOST = Target("at most", 1.5, of="ours")
+
+
+def measure(bench: Bench) -> list[Row]:
+    """All rows of this group; none where there is no sample."""
+    sample = Path(os.environ.get(SAMPLE, ""))
+    if not sample.is_file():
+        bench.note(f"data is not measured: {SAMPLE} names no file")
+        return []
+    folder = bench.home / "dialogues"
+    try:
+        multiply(sample, folder, ROWS)
+
+        def side(name: str) -> dict[str, float]:
+            told = bench.run(sys.executable, "-m", "benchmarks.children.data_rows", name, str(folder))
+            read: dict[str, float] = json.loads(told)
+            return read
+
+        taken = bench.rounds_of("data", {name: lambda name=name: side(name) for name in ("drkun", "loop")})  # type: ignore[misc]
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    ours, others = ([round["rows_s"] for round in taken[name]] for name in ("drkun", "loop"))
+    name = f"{ROWS:,} dialogues read, cleaned, without duplicates, split and written"
+    peak = statistics.median(round["peak"] for round in taken["drkun"]) / 2**30
+    return [
+        compare(name, "rows/s", ours, "row loop that reads and cleans", others, FAST_ENOUGH),
+        Row("the same, peak memory of the process", peak, "GiB", target=MOST),
+    ]
+
+
+def multiply(sample: Path, folder: Path, rows: int) -> None:
+    """Write `rows` rows into six department folders: each has the title of one row, sentences of the
+    questions of three, and the answer of another, so that hardly two say the same."""
+    with sample.open(encoding="gb18030", newline="") as file:
+        known = [row for row in csv.DictReader(file) if all(row[name] for name in COLUMNS)]
+    drawn = random.Random(0)
+    asks = [re.findall(r"[^，。？！]+[，。？！]?", row["ask"]) for row in known]
+    for number, name in enumerate(FOLDERS):
+        count = rows // len(FOLDERS) + (number < rows % len(FOLDERS))
+        path = folder / name / f"{name.split('_')[1]}.csv"
+        path.parent.mkdir(parents=True)
+        with path.open("w", encoding="gb18030", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(COLUMNS)
+            for _ in range(count):
+                row, other = drawn.choice(known), drawn.choice(known)
+                first, second, third = (drawn.choice(asks) for _ in range(3))
+                ask = "".join((*first[: len(first) // 2 + 1], *second[1:3], *third[-2:]))
+                writer.writerow((row["department"], row["title"], ask, other["answer"]))

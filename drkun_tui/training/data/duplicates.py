@@ -1,0 +1,174 @@
+"""Questions that say the same: in the same words, or in almost the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from drkun_tui.training.data.text import Counts, Hashes, Texts, mix
+
+GRAM = 3
+"""Characters of what is compared: a text is the set of its runs of three characters."""
+
+BINS = 32
+ROWS_IN_BAND = 4
+"""Eight bands of four: of two texts with a Jaccard index of `SAME` 99.7 % meet in a band, of two with 0.5
+40 %, and those are told apart afterwards."""
+
+SAME = 0.85
+"""The Jaccard index from which on two questions are near duplicates."""
+
+_LIKELY = 0.6
+"""The share of equal bins below which a pair is not worth comparing: four standard deviations under
+`SAME`."""
+
+_PAIRS_AT_ONCE = 20_000
+_NOTHING = np.uint16(0xFFFF)
+
+Signatures = npt.NDArray[np.uint16]
+Pairs = tuple[Counts, Counts]
+
+
+def keys(texts: Texts) -> Hashes:
+    """A hash of each whole text, 64 bits: equal texts have equal ones, and among a million different texts
+    the chance of two equal ones is below one in ten million."""
+    places = np.arange(len(texts.codes), dtype=np.uint64) - np.repeat(
+        texts.starts[:-1].astype(np.uint64), texts.lengths
+    )
+    mixed = mix(texts.codes.astype(np.uint64) | (places << np.uint64(32)))
+    ends = np.concatenate([np.zeros(1, np.uint64), np.cumsum(mixed, dtype=np.uint64)])
+    return mix((ends[texts.starts[1:]] - ends[texts.starts[:-1]]) ^ texts.lengths.astype(np.uint64))
+
+
+def repeated(of_rows: Hashes) -> Pairs:
+    """Rows whose hash an earlier row has, in order, and the first row that has it."""
+    order = np.argsort(of_rows, kind="stable")
+    ranked = of_rows[order]
+    begins = np.concatenate([[True], ranked[1:] != ranked[:-1]])[: len(ranked)]
+    first = order[np.maximum.accumulate(np.where(begins, np.arange(len(ranked)), 0))]
+    again, of = order[~begins], first[~begins]
+    by_row = np.argsort(again)
+    return again[by_row], of[by_row]
+
+
+@dataclass(frozen=True, slots=True)
+class Grams:
+    """The runs of characters of several texts.
+
+    Attributes:
+        hashes: of each run.
+        rows: whose it is.
+    """
+
+    hashes: Hashes
+    rows: Counts
+
+
+def grams(texts: Texts) -> Grams:
+    """Every run of `GRAM` characters. The edges of a text count as characters, so that its first and last
+    ones are in as many runs as any other: 头痛怎么办 is not almost 胃痛怎么办."""
+    count, edge = len(texts.starts) - 1, GRAM - 1
+    rows = texts.rows()
+    codes = np.zeros(len(texts.codes) + edge * (count + 1), np.uint64)
+    codes[np.arange(len(texts.codes)) + edge * (rows + 1)] = texts.codes
+    # 21 bits hold any code point.
+    packed = codes[:-2] << np.uint64(42) | codes[1:-1] << np.uint64(21) | codes[2:]
+    # A run belongs to the text whose edge or character it begins with.
+    whose = np.repeat(np.arange(count), texts.lengths + edge)
+    says = packed != 0
+    return Grams(mix(packed[says]), whose[says])
+
+
+def signatures(texts: Texts) -> Signatures:
+    """A MinHash of each text's runs of characters, rows × `BINS`, by one permutation (Li, Owen and Zhang
+    2012, arXiv:1208.1259), empty bins filled by rotation (Shrivastava and Li 2014, arXiv:1406.4784): the
+    share of equal bins estimates the Jaccard index of two texts. A text without a run is all 0xFFFF."""
+    count = len(texts.starts) - 1
+    found = grams(texts)
+    least = np.full(count * BINS, _NOTHING, np.uint16)
+    bins = found.rows * BINS + (found.hashes >> np.uint64(59)).astype(np.int64)
+    # 0xFFFF is kept for an empty bin.
+    values = np.minimum(found.hashes & np.uint64(0xFFFF), np.uint64(0xFFFE)).astype(np.uint16)
+    np.minimum.at(least, bins, values)
+    table = least.reshape(count, BINS)
+    empty = table == _NOTHING
+    filled = table.copy()
+    carried = np.full(count, _NOTHING, np.uint16)
+    away = np.zeros(count, np.uint16)
+    # Twice around, so that the last bins find the first ones.
+    for column in [*range(BINS - 1, -1, -1)] * 2:
+        is_empty = empty[:, column]
+        carried = np.where(is_empty, carried, table[:, column])
+        away = np.where(is_empty, away + np.uint16(1), np.uint16(0)).astype(np.uint16)
+        borrowed = carried + away * np.uint16(0x9E37)
+        filled[:, column] = np.where(is_empty & (carried != _NOTHING), borrowed, table[:, column])
+    return filled
+
+
+def near(of_rows: Signatures, texts_of: Callable[[Counts], Texts]) -> Pairs:
+    """Rows that are near duplicates of an earlier one, in order, and the first such row.
+
+    Candidates share a band of their signatures (locality-sensitive hashing, Indyk and Motwani 1998) with
+    the row before them and with the first one there; each pair is then compared by its Jaccard index.
+    The result depends on the rows and their order only, and a row that is added at the end changes
+    nothing for those before it.
+
+    Args:
+        of_rows: rows × `BINS`.
+        texts_of: the folded texts of some rows.
+    """
+    earlier, later = _candidates(of_rows)
+    same = np.zeros(len(later), bool)
+    for begin in range(0, len(later), _PAIRS_AT_ONCE):
+        part = slice(begin, begin + _PAIRS_AT_ONCE)
+        same[part] = jaccard(texts_of(earlier[part]), texts_of(later[part])) >= SAME
+    earlier, later = earlier[same], later[same]
+    rows, first = np.unique(later, return_index=True)
+    # Pairs are in the order of the later row, then of the earlier one.
+    return rows, earlier[first]
+
+
+def _candidates(of_rows: Signatures) -> Pairs:
+    told = (of_rows != _NOTHING).any(axis=1)
+    bands = np.ascontiguousarray(of_rows).view(np.uint64)
+    found = []
+    for band in bands.T:
+        order = np.argsort(band, kind="stable")
+        order = order[told[order]]
+        ranked = band[order]
+        if not len(ranked):
+            continue
+        begins = np.concatenate([[True], ranked[1:] != ranked[:-1]])
+        first = order[np.maximum.accumulate(np.where(begins, np.arange(len(ranked)), 0))]
+        before = np.concatenate([order[:1], order[:-1]])
+        found += [others[~begins] * len(of_rows) + order[~begins] for others in (first, before)]
+    joined = np.unique(np.concatenate(found)) if found else np.zeros(0, np.int64)
+    earlier, later = np.divmod(joined, max(1, len(of_rows)))
+    likely = np.zeros(len(later), bool)
+    for begin in range(0, len(later), _PAIRS_AT_ONCE):
+        part = slice(begin, begin + _PAIRS_AT_ONCE)
+        likely[part] = (of_rows[earlier[part]] == of_rows[later[part]]).mean(axis=1) >= _LIKELY
+    earlier, later = earlier[likely], later[likely]
+    by_later = np.lexsort((earlier, later))
+    return earlier[by_later], later[by_later]
+
+
+def jaccard(ones: Texts, others: Texts) -> npt.NDArray[np.float64]:
+    """Runs of characters that both texts of a pair have, over those that one of them has; 0 where neither
+    has any."""
+    count = len(ones.starts) - 1
+    # Pair, then run, then side: equal runs of a pair become neighbours. 40 bits tell runs apart.
+    sides = []
+    for side, found in enumerate((grams(ones), grams(others))):
+        run = found.hashes >> np.uint64(24) << np.uint64(1)
+        sides.append((found.rows.astype(np.uint64) << np.uint64(41)) | run | np.uint64(side))
+    every = np.unique(np.concatenate(sides))
+    runs = every >> np.uint64(1)
+    pairs = (every >> np.uint64(41)).astype(np.int64)
+    both = np.bincount(pairs[1:][runs[1:] == runs[:-1]], minlength=count)
+    either = np.bincount(pairs, minlength=count) - both
+    index: npt.NDArray[np.float64] = both / np.maximum(either, 1)
+    return index
