@@ -51,7 +51,7 @@ MODULES = {module_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 ENGINE_ONLY |= {name for name in MODULES if name.startswith("drkun_tui.engine.transformers")}
 ENGINE_ONLY |= {
     f"drkun_tui.training.{name}"
-    for name in ("adapter", "base_model", "job", "rendering", "sft", "tokens", "trainer")
+    for name in ("adapter", "base_model", "examples", "job", "rendering", "sft", "tokens", "trainer")
 }
 
 

@@ -222,6 +222,24 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(whole: tuple[str, Histo
     assert [step.tokens for step in told.steps] == [step.tokens for step in whole[1].steps]
 
 
+def test_a_run_that_was_killed_before_it_could_tell_its_end(whole: tuple[str, History]) -> None:
+    id = begin(small(max_steps=1))
+    folder = Runs().root / id
+    assert isinstance(ended(id).end, Finished)
+    told = (folder / "events.jsonl").read_bytes().splitlines(keepends=True)
+    (folder / "events.jsonl").write_bytes(b"".join(told[:-1]))
+    state = detached.state(folder)
+    assert state is not None
+    detached.write_whole(
+        folder / "state.json", msgspec.json.encode(msgspec.structs.replace(state, phase="finishing"))
+    )
+    assert asyncio.run(Runs().get(id)).phase == "failed"
+    resume(id)
+    again = ended(id)
+    assert isinstance(again.end, Finished)
+    assert [step.step for step in again.steps] == [1]
+
+
 def test_a_stopped_run_saves_first_and_goes_on(whole: tuple[str, History]) -> None:
     id = begin(small(save_every=0))
     wait_until(lambda: history(id).step >= 1)
@@ -394,7 +412,7 @@ def test_a_template_that_loses_the_reasoning_is_refused(base: Path, place: Path,
     losing = Renderer(Named(tokenizer, closes))
     prepare(recipe.Data(path="demo"), tmp_path, 1, unheard, lambda: False)
     with pytest.raises(TrainingError) as caught:
-        tokens.tokenized(tmp_path / TRAIN, losing, "", 512)
+        tokens.tokenized(tmp_path / TRAIN, "x", losing, "", 512)
     assert caught.value.kind == "reasoning_lost"
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -44,7 +43,7 @@ def write(
     Raises:
         OSError: it cannot be written.
     """
-    aside = target.with_name(f".{target.name}.{os.getpid()}")
+    aside = target.with_name(f".{target.name}.unfinished")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     try:
@@ -69,6 +68,15 @@ def write(
         aside.replace(target)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def is_of(target: Path, recipe: Recipe) -> bool:
+    """Was the adapter in this folder made by this very recipe?"""
+    try:
+        told = provenance.read(target)
+    except ValueError:
+        return False
+    return told is not None and told.recipe == recipes.dump(recipe)
 
 
 def _versions() -> dict[str, str]:

@@ -7,6 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import filelock
+
 from drkun_tui.library import provenance
 from drkun_tui.library.model import Kind, Model
 from drkun_tui.library.provenance import Provenance
@@ -25,10 +27,13 @@ def on_disk(base: Model) -> tuple[Path, str, Warned | None]:
     if base.kind is not Kind.GGUF:
         return base.path, base.name, None
     folder = adapter_folder(UNPACKED)
-    if not (folder / "config.json").exists():
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Two runs may begin at once.
+    with filelock.FileLock(folder.with_name(f".{folder.name}.lock")):
+        if (folder / "config.json").exists():
+            return folder, UNPACKED, None
         _unpack(base, folder)
-        return folder, UNPACKED, Warned(kind="unpacked", values={"folder": UNPACKED})
-    return folder, UNPACKED, None
+    return folder, UNPACKED, Warned(kind="unpacked", values={"folder": UNPACKED})
 
 
 def _unpack(base: Model, folder: Path) -> None:
@@ -43,16 +48,14 @@ def _unpack(base: Model, folder: Path) -> None:
     model.hf_quantizer = None
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
-    aside = folder.with_name(f".{folder.name}.{os.getpid()}")
-    aside.mkdir(parents=True)
+    aside = folder.with_name(f".{folder.name}.unfinished")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
     try:
         model.save_pretrained(aside)
         tokenizer.save_pretrained(aside)
         provenance.write(aside, Provenance(base_model=base.name, demonstration=base.demonstration))
         aside.replace(folder)
-    except OSError:
-        if not folder.exists():
-            raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 

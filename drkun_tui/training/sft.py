@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from drkun_tui.settings import Settings
-from drkun_tui.training import adapter, base_model, preflight, tokens
+from drkun_tui.training import adapter, base_model, preflight
 from drkun_tui.training.checkpoints import newest
-from drkun_tui.training.data.dataset import HELD_OUT, TRAIN, prepare
-from drkun_tui.training.data.summary import StoppedError
+from drkun_tui.training.examples import Examples
 from drkun_tui.training.faults import StopRequested, TrainingError
 from drkun_tui.training.history import History
 from drkun_tui.training.protocol import (
@@ -23,18 +22,15 @@ from drkun_tui.training.protocol import (
     Began,
     Finished,
     Planned,
-    Prepared,
     Stopped,
     Warned,
     decode,
 )
 from drkun_tui.training.recipe import Recipe
-from drkun_tui.training.rendering import IGNORED, Renderer
+from drkun_tui.training.rendering import Renderer
 from drkun_tui.training.runs import CHECKPOINTS
 
 if TYPE_CHECKING:
-    from datasets import Dataset
-
     from drkun_tui.training.job import Teller
 
 
@@ -62,13 +58,17 @@ def train(recipe: Recipe, settings: Settings, folder: Path, teller: Teller) -> N
     base = preflight.find_base(recipe, settings)
     target = preflight.adapter_folder(recipe.adapter.name)
     if target.exists():
-        raise TrainingError("adapter_exists", name=recipe.adapter.name)
+        if not adapter.is_of(target, recipe):
+            raise TrainingError("adapter_exists", name=recipe.adapter.name)
+        # It was killed between its last act and telling of it.
+        _finish(_so_far(folder), target, teller)
+        return
     place, base_name, said = base_model.on_disk(base)
     if said is not None:
         teller.event(said)
     tokenizer = base_model.tokenizer_of(place)
     renderer = Renderer(tokenizer, recipe.data.template)
-    data = _Data(recipe, folder / "data", renderer, teller)
+    data = Examples(recipe, folder / "data", renderer, teller)
     teller.event(data.prepared)
     teller.phase("loading")
     _stop_here(teller)
@@ -88,6 +88,10 @@ def train(recipe: Recipe, settings: Settings, folder: Path, teller: Teller) -> N
         fingerprint=data.prepared.fingerprint,
         history=history,
     )
+    _finish(history, target, teller)
+
+
+def _finish(history: History, target: Path, teller: Teller) -> None:
     last = history.held_out[-1].loss if history.held_out else None
     teller.event(Finished(step=history.step, folder=str(target), held_out_loss=last))
     teller.phase("done")
@@ -114,69 +118,12 @@ def _backend(recipe: Recipe) -> tuple[Backend, str]:
     return "peft", why if recipe.training.backend == "unsloth" else ""
 
 
-class _Data:
-    """The run's examples as tokens, prepared once: a run that goes on finds them in its folder."""
-
-    def __init__(self, recipe: Recipe, folder: Path, renderer: Renderer, teller: Teller) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        options, training = recipe.data, recipe.training
-
-        def stopped() -> bool:
-            return teller.stop_requested
-
-        def unheard(_done: int, _whole: int) -> None:
-            """The run's phase says enough: reading takes seconds."""
-
-        try:
-            summary = prepare(options, folder, training.seed, unheard, stopped)
-        except StoppedError as error:
-            raise StopRequested from error
-        length = training.context_length
-        self.train, cut = tokens.tokenized(folder / TRAIN, renderer, options.system, length, stopped)
-        self.held_out: Dataset | None = None
-        if summary.held_out:
-            self.held_out, _ = tokens.tokenized(folder / HELD_OUT, renderer, options.system, length, stopped)
-        if cut:
-            values: dict[str, str | int] = {"rows": cut, "of": summary.train}
-            teller.event(Warned(kind="some_masked", values=values))
-        rows = folder / (HELD_OUT if summary.held_out else TRAIN)
-        self.sample = _first(rows, options.system)
-        self.reasons = bool(self.sample.reasoning)
-        seen = self.train.with_format("numpy")
-        trained = sum(int((batch["labels"] != IGNORED).sum()) for batch in _flat(seen))
-        self.prepared = Prepared(
-            rows=len(self.train),
-            held_out=len(self.held_out) if self.held_out else 0,
-            tokens=int(sum(self.train.with_format("numpy")["length"][:])),
-            trained_tokens=trained,
-            dropped=summary.dropped,
-            fingerprint=summary.fingerprint,
-        )
-
-
-def _flat(examples: Dataset) -> Any:
-    """The labels of all examples, a batch of Arrow's memory at a time."""
-    import pyarrow as pa
-
-    for batch in examples.with_format("arrow").iter(1024):
-        column = batch["labels"]
-        chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
-        for chunk in chunks:
-            yield {"labels": chunk.flatten().to_numpy()}
-
-
-def _first(rows: Path, system: str) -> Any:
-    from datasets import Dataset
-
-    return tokens.example(Dataset.from_file(str(rows))[0], system)
-
-
 def _trained(
     recipe: Recipe,
     place: Path,
     tokenizer: Any,
     renderer: Renderer,
-    data: _Data,
+    data: Examples,
     backend: Backend,
     folder: Path,
     teller: Teller,
@@ -271,7 +218,7 @@ def _load(place: Path, recipe: Recipe, backend: Backend) -> Any:
     )
 
 
-def _planned(trainer: Any, sizes: tuple[int, int], data: _Data, backend: Backend) -> Planned:
+def _planned(trainer: Any, sizes: tuple[int, int], data: Examples, backend: Backend) -> Planned:
     import torch
 
     sequences = len(trainer.train_dataset)

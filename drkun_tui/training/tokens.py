@@ -30,17 +30,20 @@ def example(row: dict[str, Any], system: str = "") -> Example:
 
 def tokenized(
     rows: Path,
+    made: str,
     renderer: Renderer,
     system: str,
     context_length: int,
     stopped: Callable[[], bool] = lambda: False,
 ) -> tuple[Dataset, int]:
-    """The examples of an Arrow file as ``input_ids``, ``labels`` and ``length``, kept in a file beside it.
+    """The examples of an Arrow file as ``input_ids`` and ``labels``, with how many tokens they have
+    (``length``) and how many of them are in the response (``trained``), kept in a file beside it.
 
     Longer ones are cut; those of which no response is left are left out, and counted.
 
     Args:
         rows: as `drkun_tui.training.data` writes them.
+        made: tells apart what is made of the same rows in different ways.
         system: of the examples that bring none.
         context_length: most tokens of one.
         stopped: is asked now and then; then `StopRequested` is raised.
@@ -63,30 +66,29 @@ def tokenized(
         names = [name for name in _COLUMNS if name in batch]
         columns = zip(*(batch[name] for name in names), strict=True)
         examples = [example(dict(zip(names, values, strict=True)), system) for values in columns]
-        made: dict[str, list[Any]] = {"input_ids": [], "labels": [], "length": []}
+        told: dict[str, list[Any]] = {"input_ids": [], "labels": [], "length": [], "trained": []}
         for ids, labels in renderer.tokenize(examples):
-            if any(label != IGNORED for label in labels[:context_length]):
-                made["input_ids"].append(ids[:context_length])
-                made["labels"].append(labels[:context_length])
-                made["length"].append(min(len(ids), context_length))
-        return made
+            ids, labels = ids[:context_length], labels[:context_length]
+            trained = len(labels) - labels.count(IGNORED)
+            if trained:
+                for name, value in zip(told, (ids, labels, len(ids), trained), strict=True):
+                    told[name].append(value)
+        return told
 
-    cache = rows.with_suffix(f".{context_length}.tokens")
-    cache.unlink(missing_ok=True)
-    made = given.map(
+    found = given.map(
         tokens,
         batched=True,
         batch_size=256,
         remove_columns=given.column_names,
-        cache_file_name=str(cache),
-        new_fingerprint=f"{rows.stem}-{context_length}",
+        cache_file_name=str(rows.with_suffix(f".{made}.tokens")),
+        new_fingerprint=f"{rows.stem}-{made}",
     )
-    if len(given) and not len(made):
+    if len(given) and not len(found):
         prompts = [labels.count(IGNORED) for _, labels in renderer.tokenize([example(given[0], system)])]
         raise TrainingError(
             "all_masked", rows=len(given), context_length=context_length, prompt=max(prompts, default=0)
         )
-    return made, len(given) - len(made)
+    return found, len(given) - len(found)
 
 
 def _prove(given: Dataset, renderer: Renderer, system: str) -> None:

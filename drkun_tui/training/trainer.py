@@ -39,8 +39,8 @@ from drkun_tui.training.rendering import IGNORED, Example, Renderer
 from drkun_tui.training.runs import CHECKPOINTS
 
 if TYPE_CHECKING:
+    from drkun_tui.training.examples import Examples
     from drkun_tui.training.job import Teller
-    from drkun_tui.training.sft import _Data
 
 FUSED = importlib.util.find_spec("triton") is not None
 """Is there what TRL computes the loss through?"""
@@ -61,7 +61,7 @@ def build(
     model: Any,
     tokenizer: Any,
     renderer: Renderer,
-    data: _Data,
+    data: Examples,
     recipe: Recipe,
     sizes: tuple[int, int],
     folder: Path,
