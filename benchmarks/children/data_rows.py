@@ -1,6 +1,6 @@
 """Reads and cleans a folder of dialogues in a process of its own: how fast, and in how much memory.
 
-Run as ``python -m benchmarks.children.data_rows drkun|loop FOLDER``.
+Run as ``python -m benchmarks.children.data_rows drkun|loop|frame FOLDER``.
 """
 
 from __future__ import annotations
@@ -38,9 +38,24 @@ def loop(folder: Path) -> int:
     return read
 
 
+def frame(folder: Path) -> int:
+    """The same loop over the rows of a pandas frame; the rows read."""
+    import pandas as pd  # type: ignore[import-untyped]
+
+    read, kept = 0, []
+    for path in sorted(folder.rglob("*.csv")):
+        for _, row in pd.read_csv(path, encoding="gb18030").iterrows():
+            read += 1
+            title, ask, answer = (str(row[name]).strip() for name in ("title", "ask", "answer"))
+            if not title or not answer or len(answer) < 10:
+                continue
+            kept.append({"question": f"{title}\n{ask}", "answer": answer})
+    return read
+
+
 if __name__ == "__main__":
     began = time.perf_counter()
-    rows = {"drkun": drkun, "loop": loop}[sys.argv[1]](Path(sys.argv[2]))
+    rows = {"drkun": drkun, "loop": loop, "frame": frame}[sys.argv[1]](Path(sys.argv[2]))
     seconds = time.perf_counter() - began
     # Kilobytes, but bytes on macOS.
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
         folder = Path(name)
         seed = Training().seed
         try:
-            summary = dataset.check(options, folder, seed, _progress(arguments.json), lambda: False)
+            summary = dataset.check(options, folder, seed, _progress(arguments), lambda: False)
         finally:
             _clear()
         preview = list(_rows(folder / dataset.TRAIN, PREVIEW))
@@ -76,13 +76,14 @@ def _mapping(texts: Sequence[str]) -> dict[str, str]:
     return mapping
 
 
-def _progress(as_json: bool) -> Any:
-    """How much is read, on a terminal."""
-    if as_json or not sys.stderr.isatty():
+def _progress(arguments: argparse.Namespace) -> Any:
+    """How much is read, on a terminal: bytes, and of a hub's data set rows."""
+    if arguments.json or not sys.stderr.isatty():
         return lambda _done, _total: None
 
     def show(done: int, total: int) -> None:
-        line = t("data.reading", done=size(done), total=size(total))
+        amounts = (f"{count:,}" if arguments.hub else size(count) for count in (done, total))
+        line = t("data.reading", **dict(zip(("done", "total"), amounts, strict=True)))
         width = shutil.get_terminal_size().columns - 1
         print(CLEAR + cell(line, width).rstrip(), end="", flush=True, file=sys.stderr)
 

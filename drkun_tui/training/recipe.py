@@ -64,7 +64,7 @@ class Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     held_out_most: NotNegative = 200
     """At most so many of them."""
     rows: NotNegative = 0
-    """Use only so many; 0 is all."""
+    """Use only so many, drawn from everywhere by the seed; 0 is all."""
     shortest_answer: NotNegative = 4
     """Characters."""
     longest_answer: NotNegative = 0

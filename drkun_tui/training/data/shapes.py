@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from drkun_tui.engine import thinking
 from drkun_tui.training.data.summary import ROLES, data_error
-from drkun_tui.training.data.text import Strings, Table
+from drkun_tui.training.data.text import Strings, Table, has_byte
 
 TEXTS = ("system", "question", "reasoning", "answer", "department", "history")
 """The canonical columns that come from a row; ``row`` and ``source`` say where it stood."""
@@ -177,9 +177,9 @@ def _question(title: str, ask: str) -> str:
 
 def _apart(reasoning: Strings, answers: Strings) -> tuple[Strings, Strings]:
     """Reasoning that stands in the answer, in its own column. A block that never ends leaves no answer."""
-    marked = pc.or_(pc.match_substring_regex(answers, _THINKS), pc.match_substring(answers, _ENDS_THINKING))
-    if not pc.any(marked).as_py():
+    if not (has_byte(answers, "<") or has_byte(answers, "#")):
         return reasoning, answers
+    marked = pc.or_(pc.match_substring_regex(answers, _THINKS), pc.match_substring(answers, _ENDS_THINKING))
     thoughts, texts = reasoning.to_pylist(), answers.to_pylist()
     for row, is_marked in enumerate(marked.to_pylist()):
         if is_marked:

@@ -63,6 +63,12 @@ def texts(column: Strings) -> Texts:
     return Texts(codes, np.concatenate([[0], np.cumsum(lengths)]))
 
 
+def has_byte(column: Strings, char: str) -> bool:
+    """Does a character of ASCII stand anywhere in the column? Far quicker than Arrow's search for it."""
+    data = column.buffers()[2]
+    return data is not None and bool((np.frombuffer(data, np.uint8) == ord(char)).any())
+
+
 def folded(column: Strings) -> Texts:
     """Only what says something: NFKC, case folded, without white space, punctuation and symbols."""
     whole = texts(column)
