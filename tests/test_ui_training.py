@@ -74,7 +74,7 @@ async def test_a_run_of_an_earlier_program_is_followed(language: str, size: tupl
         await at_training(it, "25 / 40")
         await it.until(lambda: flat(training_runs.QUESTION) in it.seen("#sample"))
         assert "drkun/earlier" in it.seen("#runs") and "25/40" in it.seen("#runs")
-        assert flat(t("training_screen.phase_training")) in it.seen("#runs")
+        assert flat(t("runs.phase_training")) in it.seen("#runs")
         assert flat(t("training_screen.by_model")) in it.seen("#sample")
         assert flat(t("training_screen.held_out")) in it.seen("#loss")
         assert any("\u2801" <= char <= "\u28ff" for char in it.seen("#loss"))
@@ -82,7 +82,7 @@ async def test_a_run_of_an_earlier_program_is_followed(language: str, size: tupl
         # What comes is shown as it comes.
         (folder / "go").touch()
         await it.until(lambda: "40/40" in it.seen("#numbers"))
-        await it.until(lambda: flat(t("training_screen.phase_done")) in it.seen("#runs"))
+        await it.until(lambda: flat(t("runs.phase_done")) in it.seen("#runs"))
 
 
 async def test_the_consultation_shows_that_a_run_is_at_work_until_it_ends() -> None:
@@ -102,12 +102,12 @@ async def test_a_killed_run_is_failed_with_its_remedy_and_resumes_without_double
     async with chat(loaded=False) as it:
         screen = await at_training(it, "25 / 40")
         training_runs.kill(folder)
-        await it.until(lambda: flat(t("training_screen.phase_failed")) in it.seen("#runs"))
+        await it.until(lambda: flat(t("runs.phase_failed")) in it.seen("#runs"))
         await it.until(lambda: flat(t("training.died")) in it.seen("#run-head"))
         assert "r" + t("keys.resume_run") in it.hints()
         (folder / "go").touch()
         await it.press("r")
-        await it.until(lambda: flat(t("training_screen.phase_done")) in it.seen("#runs"))
+        await it.until(lambda: flat(t("runs.phase_done")) in it.seen("#runs"))
         await it.until(lambda: "40/40" in it.seen("#numbers"))
         assert [step.step for step in screen._history.steps] == list(range(1, 41))
         told = [event.step for event in detached.events(folder, decode) if isinstance(event, Step)]
@@ -129,7 +129,7 @@ async def test_twenty_thousand_steps_are_drawn_rarely_and_once_for_each_column()
     await started("drkun/long", total=20_000)
     async with chat(loaded=False) as it:
         screen = await at_training(it, "20,000 / 20,000")
-        await it.until(lambda: flat(t("training_screen.phase_done")) in it.seen("#run-head"))
+        await it.until(lambda: flat(t("runs.phase_done")) in it.seen("#run-head"))
         before = screen.paints
         for _ in range(40):
             await it.press("down")
@@ -165,11 +165,11 @@ async def test_a_run_is_stopped_and_resumed() -> None:
     async with chat(loaded=False) as it:
         await at_training(it, "25 / 40")
         await it.press("s")
-        await it.until(lambda: flat(t("training_screen.phase_stopped")) in it.seen("#runs"))
+        await it.until(lambda: flat(t("runs.phase_stopped")) in it.seen("#runs"))
         await it.until(lambda: "r" + t("keys.resume_run") in it.hints())
         (folder / "go").touch()
         await it.press("r")
-        await it.until(lambda: flat(t("training_screen.phase_done")) in it.seen("#runs"))
+        await it.until(lambda: flat(t("runs.phase_done")) in it.seen("#runs"))
 
 
 async def test_a_run_is_cancelled_after_a_question_that_says_what_is_lost() -> None:
@@ -192,7 +192,7 @@ async def test_a_run_is_cancelled_after_a_question_that_says_what_is_lost() -> N
 async def test_a_run_that_has_ended_is_removed_after_a_question() -> None:
     folder = await started("drkun/old", total=5)
     async with chat(loaded=False) as it:
-        await at_training(it, t("training_screen.phase_done"))
+        await at_training(it, t("runs.phase_done"))
         await it.press("d")
         await it.until(lambda: isinstance(it.app.screen, Confirm))
         await it.press("n")
@@ -207,7 +207,7 @@ async def test_a_run_that_has_ended_is_removed_after_a_question() -> None:
 async def test_the_log_is_read() -> None:
     await started("drkun/logged", total=5)
     async with chat(loaded=False) as it:
-        await at_training(it, t("training_screen.phase_done"))
+        await at_training(it, t("runs.phase_done"))
         await it.press("l")
         await it.until(lambda: isinstance(it.app.screen, Reader))
         await it.until(lambda: flat("to the log") in it.seen("#text"))
@@ -217,7 +217,7 @@ async def test_the_adapter_that_was_made_answers() -> None:
     adapter = lora(paths.model_store() / "made.gguf")
     await started("made", total=5, adapter=str(adapter))
     async with chat() as it:
-        await at_training(it, t("training_screen.phase_done"))
+        await at_training(it, t("runs.phase_done"))
         await it.until(lambda: "c" + t("keys.chat_with") in it.hints())
         await it.press("c")
         await it.until(lambda: isinstance(it.app.screen, ConsultScreen))
