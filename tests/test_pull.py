@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from drkun_tui.commands.pull import duration
+from drkun_tui.ui.progress import duration
 from tests.conftest import PATIENCE_S, wait_until
 from tests.hub_server import HubServer, serving
 
@@ -223,4 +223,4 @@ def test_the_script_downloads_and_resumes(home: Path, hub: HubServer) -> None:
 
 
 def test_durations() -> None:
-    assert [duration(seconds) for seconds in (0, 59.9, 125, 3723)] == ["0:00", "0:59", "2:05", "1:02:03"]
+    assert [duration(seconds) for seconds in (0, 59.2, 125, 3723)] == ["0 秒", "59 秒", "2:05", "1:02:03"]

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import shutil
-import signal
 import sys
-from contextlib import suppress
-
-from rich.cells import set_cell_size
 
 from drkun_tui import paths, settings
+from drkun_tui.commands.following import StatusLine, on_interrupt
 from drkun_tui.errors import EXIT_DONE, EXIT_INTERRUPTED, DrkunError
 from drkun_tui.i18n import set_language, t
 from drkun_tui.library.hub import downloads
@@ -27,10 +23,9 @@ from drkun_tui.library.hub.protocol import (
     Retrying,
     encode,
 )
+from drkun_tui.ui.progress import duration
 from drkun_tui.ui.table import size
 from drkun_tui.ui.typeset.sanitise import one_line
-
-CLEAR = "\r\x1b[K"
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -53,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 async def _pull(request: Request, *, asks: bool, as_json: bool) -> int:
-    stopping = _on_interrupt()
+    stopping = on_interrupt()
     all_of_them = Downloads()
     known = await all_of_them.matching(request)
     if known is not None and known.running:
@@ -98,21 +93,6 @@ async def _agreed(request: Request) -> bool:
     return answer.strip().lower() in ("", "y", "yes", "是")
 
 
-def _on_interrupt() -> asyncio.Event:
-    """Set by Ctrl+C; a second one ends the command, and not the download."""
-    loop, pulling, stopping = asyncio.get_running_loop(), asyncio.current_task(), asyncio.Event()
-
-    def interrupt() -> None:
-        if stopping.is_set() and pulling is not None:
-            pulling.cancel()
-        stopping.set()
-
-    with suppress(NotImplementedError):
-        loop.add_signal_handler(signal.SIGINT, interrupt)
-        loop.add_signal_handler(signal.SIGTERM, interrupt)
-    return stopping
-
-
 async def _pause(stopping: asyncio.Event, all_of_them: Downloads, id: str) -> None:
     await stopping.wait()
     await all_of_them.pause(id)
@@ -124,34 +104,27 @@ class Shown:
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
-        self._live = sys.stderr.isatty() and not as_json
+        self._line = StatusLine(quiet=as_json)
 
     def add(self, event: Event) -> None:
         """Show what is new."""
         if self._as_json:
             sys.stdout.buffer.write(encode(event) + b"\n")
             sys.stdout.buffer.flush()
-        elif isinstance(event, Progress) and self._live:
-            width = shutil.get_terminal_size().columns - 1
-            line = _progress(event)
-            print(CLEAR + set_cell_size(line, width).rstrip(), end="", flush=True, file=sys.stderr)
+        elif isinstance(event, Progress):
+            self._line.show(_progress(event))
         elif isinstance(event, FileDone):
-            self._line(f"{one_line(event.path, 100)}  {size(event.size)}")
+            self._line.keep(f"{one_line(event.path, 100)}  {size(event.size)}")
         elif isinstance(event, Retrying):
             reason = downloads.error_of(event.kind, event.values).message
-            self._line(t("pull.retrying", reason=reason, seconds=f"{event.wait_s:g}"))
+            self._line.keep(t("pull.retrying", reason=reason, seconds=f"{event.wait_s:g}"))
         elif isinstance(event, Done):
             self.end()
             print(t("pull.done", folder=event.folder))
 
     def end(self) -> None:
         """Leave a clean line."""
-        if self._live:
-            print(CLEAR, end="", flush=True, file=sys.stderr)
-
-    def _line(self, text: str) -> None:
-        self.end()
-        print(text, file=sys.stderr)
+        self._line.clear()
 
 
 def _progress(event: Progress) -> str:
@@ -164,10 +137,3 @@ def _progress(event: Progress) -> str:
         speed=size(int(event.speed)),
         eta=eta,
     )
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people write them: ``2:05``, ``1:02:03``."""
-    whole = int(seconds)
-    hours, minutes = divmod(whole // 60, 60)
-    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"

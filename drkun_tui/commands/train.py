@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import shutil
-import signal
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 import msgspec
-from rich.cells import set_cell_size
 
 from drkun_tui import paths, settings
+from drkun_tui.commands.following import StatusLine, on_interrupt
 from drkun_tui.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_INTERRUPTED, DrkunError
 from drkun_tui.i18n import set_language, t
 from drkun_tui.training import recipe as recipes
@@ -36,8 +33,6 @@ from drkun_tui.training.recipe import Recipe
 from drkun_tui.training.runs import Run, Runs, error_of
 from drkun_tui.ui.progress import duration
 from drkun_tui.ui.typeset.sanitise import clean, one_line
-
-CLEAR = "\r\x1b[K"
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -75,7 +70,7 @@ def read(name: str) -> Recipe:
 
 
 async def _train(recipe: Recipe | None, arguments: argparse.Namespace) -> int:
-    stopping = _on_interrupt()
+    stopping = on_interrupt()
     runs = Runs()
     if recipe is None:
         before = await runs.get(arguments.resume)
@@ -108,21 +103,6 @@ def _tell(text: str) -> None:
     print(clean(text), file=sys.stderr)
 
 
-def _on_interrupt() -> asyncio.Event:
-    """Set by Ctrl+C; a second one ends the command, and not the run."""
-    loop, training, stopping = asyncio.get_running_loop(), asyncio.current_task(), asyncio.Event()
-
-    def interrupt() -> None:
-        if stopping.is_set() and training is not None:
-            training.cancel()
-        stopping.set()
-
-    with suppress(NotImplementedError):
-        loop.add_signal_handler(signal.SIGINT, interrupt)
-        loop.add_signal_handler(signal.SIGTERM, interrupt)
-    return stopping
-
-
 async def _stop(stopping: asyncio.Event, runs: Runs, run: Run) -> None:
     await stopping.wait()
     _tell(t("train.stopping"))
@@ -138,7 +118,7 @@ class Shown:
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
-        self._live = sys.stderr.isatty() and not as_json
+        self._line = StatusLine(quiet=as_json)
         self._total = 0
 
     def add(self, event: Event) -> None:
@@ -150,7 +130,7 @@ class Shown:
             self._step(event)
         elif isinstance(event, Planned):
             self._total = event.total_steps
-            self._line(
+            self._line.keep(
                 t(
                     "train.planned",
                     steps=event.total_steps,
@@ -164,7 +144,7 @@ class Shown:
             self.end()
             print(t("train.finished", folder=event.folder))
         elif told := _told(event):
-            self._line(told)
+            self._line.keep(told)
 
     def _step(self, event: Step) -> None:
         line = t(
@@ -175,20 +155,14 @@ class Shown:
             tok_s=f"{event.tok_s:.0f}",
             eta=duration(event.eta_s),
         )
-        if self._live:
-            width = shutil.get_terminal_size().columns - 1
-            print(CLEAR + set_cell_size(line, width).rstrip(), end="", flush=True, file=sys.stderr)
+        if self._line.live:
+            self._line.show(line)
         else:
-            print(line, file=sys.stderr)
+            self._line.keep(line)
 
     def end(self) -> None:
         """Leave a clean line."""
-        if self._live:
-            print(CLEAR, end="", flush=True, file=sys.stderr)
-
-    def _line(self, text: str) -> None:
-        self.end()
-        print(text, file=sys.stderr)
+        self._line.clear()
 
 
 def _told(event: Event) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 from textual.app import App
 from textual.worker import Worker
@@ -17,14 +17,10 @@ class Telling(App[None]):
     """What the parts of the application have in common."""
 
     settings: Settings
-
-    def change_settings(self, **changes: Any) -> None:
-        """Change settings and keep them."""
-        raise NotImplementedError
-
-    def load_model(self) -> Worker[None]:
-        """Load the model that the settings name."""
-        raise NotImplementedError
+    change_settings: Callable[..., None]
+    """Change settings, by name, and keep them."""
+    load_model: Callable[[], Worker[None]]
+    """Load the model that the settings name."""
 
     def _consult_screen(self) -> ConsultScreen | None:
         return next((s for s in self.screen_stack if isinstance(s, ConsultScreen) and s.is_mounted), None)
