@@ -62,10 +62,8 @@ def read(name: str) -> Recipe:
         DrkunError: there is neither, or the recipe is wrong.
     """
     path = Path(name).expanduser()
-    preset = recipes.PRESETS / f"{name}.toml"
-    if not path.exists() and preset.is_file():
-        recipe = recipes.load(preset)
-        return msgspec.structs.replace(recipe, preset=name)
+    if not path.exists() and (preset := recipes.presets().get(name)):
+        return preset
     return recipes.load(path)
 
 

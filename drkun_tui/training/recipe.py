@@ -134,7 +134,14 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 def presets() -> dict[str, Recipe]:
     """The recipes that come with the program, by name."""
-    return {path.stem: load(path) for path in sorted(PRESETS.glob("*.toml"))}
+    found = {path.stem: load(path) for path in sorted(PRESETS.glob("*.toml"))}
+    return {name: msgspec.structs.replace(recipe, preset=name) for name, recipe in found.items()}
+
+
+def note(recipe: Recipe) -> str:
+    """What a recipe is for: its own words, else those of its preset, in the reader's language."""
+    key = f"recipe.note_{recipe.preset}"
+    return recipe.note or (t(key) if has(key) else "")
 
 
 def load(path: Path) -> Recipe:

@@ -207,7 +207,7 @@ class NewRunScreen(Screen[Recipe | None]):
     def _note(self, name: str) -> str:
         text = self._input(name).value.strip()
         if name == "preset":
-            return one_line(self._recipe.note, 80)
+            return one_line(recipes.note(self._recipe), 80)
         if name == "data":
             return _about_data(text)[0]
         if name == "name" and not text:
@@ -237,7 +237,9 @@ class NewRunScreen(Screen[Recipe | None]):
 
     @work(group="dialog", exclusive=True)
     async def _choose_preset(self) -> None:
-        choices = [Choice(name, (name, one_line(recipe.note, 80))) for name, recipe in self._presets.items()]
+        choices = [
+            Choice(name, (name, one_line(recipes.note(recipe), 80))) for name, recipe in self._presets.items()
+        ]
         dialog = Choose(t("training_screen.field_preset"), choices, self._preset)
         if (chosen := await self.app.push_screen_wait(dialog)) is not None:
             self._preset, self._recipe = chosen, self._presets[chosen]
