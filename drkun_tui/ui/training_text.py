@@ -177,7 +177,7 @@ def loss_curves(history: History) -> tuple[Line, list[Curve]]:
         title += [
             Span("   ⠤⠤ ", "accent"),
             Span(t("training_screen.smoothed"), "dim"),
-            Span("   ⠤⠤ ", "faint"),
+            Span("   ⢆⡠ ", "faint"),
             Span(t("training_screen.each_step"), "dim"),
         ]
         if looks:
