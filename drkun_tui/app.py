@@ -36,6 +36,7 @@ from drkun_tui.ui.typeset.markdown import render_block
 from drkun_tui.ui.widgets.header import Header
 from drkun_tui.ui.widgets.key_hints import KeyHints
 from drkun_tui.ui.widgets.notice import Notice
+from drkun_tui.ui.widgets.prompt import Prompt
 
 if TYPE_CHECKING:
     from drkun_tui.hardware import GpuUse
@@ -238,7 +239,10 @@ class DrkunApp(Fetching, TrainingWatch):
         """Go to one of the places; imported when first wanted."""
         while not isinstance(self.screen, ConsultScreen):
             self.pop_screen()
-        if place == "models":
+        if place == "consult":
+            # Wherever the focus was when one went away: who comes to consult comes to type.
+            self.screen.query_one(Prompt).focus()
+        elif place == "models":
             from drkun_tui.ui.screens.models import ModelsScreen
 
             self.push_screen(ModelsScreen())

@@ -217,10 +217,13 @@ async def test_the_adapter_that_was_made_answers() -> None:
     adapter = lora(paths.model_store() / "made.gguf")
     await started("made", total=5, adapter=str(adapter))
     async with chat() as it:
+        await it.press("ctrl+s")
+        await it.until(lambda: not it.prompt.has_focus)
         await at_training(it, t("runs.phase_done"))
         await it.until(lambda: "c" + t("keys.chat_with") in it.hints())
         await it.press("c")
         await it.until(lambda: isinstance(it.app.screen, ConsultScreen))
+        assert it.prompt.has_focus
         await it.until(lambda: "starter+made" in it.header() and "load" not in it.working())
         assert (settings_on_disk().model, settings_on_disk().adapter) == ("starter", "made")
         assert (await it.ask("你好")).adapter == "made"
