@@ -28,7 +28,7 @@ from drkun_tui.engine.protocol import Loading, Ready
 from drkun_tui.errors import EXIT_FAILED, DrkunError
 from drkun_tui.i18n import t
 from drkun_tui.settings import Settings
-from drkun_tui.ui import theme
+from drkun_tui.ui import terminal, theme
 from drkun_tui.ui.fetching import Fetching
 from drkun_tui.ui.screens.consult import ConsultScreen
 from drkun_tui.ui.training_watch import TrainingWatch
@@ -48,6 +48,9 @@ asks for it again after every wait, a dozen times for one key, so Python's 5 ms 
 
 GPU_EVERY_S = 1.0
 """How often the GPU is looked at while a model is on it."""
+
+TERMINAL_EVERY_S = 1.0
+"""How often it is looked whether the terminal is still there."""
 
 LEAVE_S = 2.0
 """What the workers get to end when the program is left."""
@@ -119,6 +122,8 @@ class DrkunApp(Fetching, TrainingWatch):
         self.set_keymap(self.settings.keys)
         self.push_screen(ConsultScreen(self.session))
         self.call_after_refresh(self._after_first_paint)
+        if not self.is_headless:
+            self.set_interval(TERMINAL_EVERY_S, self._leave_without_terminal)
 
     def _after_first_paint(self) -> None:
         gc.freeze()
@@ -342,6 +347,11 @@ class DrkunApp(Fetching, TrainingWatch):
             await asyncio.wait(waiting, timeout=LEAVE_S)
         for ended in waiting:
             ended.cancelled() or (ended.done() and ended.exception())
+
+    async def _leave_without_terminal(self) -> None:
+        """Nobody is there any more; what has come is kept."""
+        if terminal.is_gone():
+            await self.action_quit()
 
     async def on_unmount(self) -> None:
         """The terminal may also go away."""
