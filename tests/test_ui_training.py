@@ -255,7 +255,7 @@ async def fill(it: Chat, name: str, text: str) -> None:
 async def test_the_form_shows_a_preset_and_says_what_is_wrong_at_the_field(size: tuple[int, int]) -> None:
     async with chat(loaded=False, size=size) as it:
         await at_form(it)
-        assert (field(it, "preset").value, field(it, "epochs").value) == ("starter-cpu", "2")
+        assert (field(it, "preset").value, field(it, "epochs").value) == ("starter-cpu", "3")
         for name, wrong, right in (("batch", "0", "2"), ("rate", "fast", "2e-4"), ("context", "1", "256")):
             await fill(it, name, wrong)
             assert it.app.screen.query_one(f"#told-{name}").has_class("-error")
