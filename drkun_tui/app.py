@@ -68,8 +68,7 @@ class DrkunApp(Fetching, TrainingWatch):
 
     TITLE = "Dr. Kun"
     CSS_PATH = [  # noqa: RUF012  # typed by Textual
-        paths.PACKAGE / "ui" / "styles" / f"{name}.tcss"
-        for name in ("base", "consult", "dialogs", "training")
+        paths.PACKAGE / "ui" / "styles" / f"{name}.tcss" for name in ("base", "consult", "dialogs")
     ]
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f2", "go('consult')", "keys.go_consult", id="app.consult", show=False),

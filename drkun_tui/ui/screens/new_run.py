@@ -101,6 +101,8 @@ def _completed(value: str) -> str | None:
 class NewRunScreen(Screen[Recipe | None]):
     """Gives the recipe to begin with, None when it was left."""
 
+    CSS_PATH = "../styles/training.tcss"
+
     app: DrkunApp
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "enter", "keys.form_enter", id="newrun.enter", priority=True),
@@ -368,6 +370,8 @@ class RecipeEditor(ModalScreen[Recipe | None]):
     Args:
         text: to begin with.
     """
+
+    CSS_PATH = "../styles/training.tcss"
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+s", "keep", "keys.keep_recipe", id="recipe.keep", priority=True),

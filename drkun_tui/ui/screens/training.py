@@ -46,6 +46,8 @@ PAINT_EVERY_S = 0.25
 class TrainingScreen(Screen[None]):
     """The runs, and beside them the highlighted one."""
 
+    CSS_PATH = "../styles/training.tcss"
+
     app: DrkunApp
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide")]
     VERTICAL_BREAKPOINTS = [(0, "-low"), (32, "-tall")]
