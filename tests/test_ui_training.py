@@ -65,6 +65,17 @@ async def test_without_runs_it_says_what_to_do() -> None:
         assert t("keys.stop_run") not in it.hints()
 
 
+async def test_the_first_run_to_come_can_be_moved_to() -> None:
+    async with chat(loaded=False) as it:
+        await at_training(it, t("training_screen.none"))
+        await started("drkun/first", total=5)
+        await started("drkun/second", total=6)
+        it.app.watch_runs()
+        await it.until(lambda: "6/6" in it.seen("#numbers"))
+        await it.press("down")
+        await it.until(lambda: "5/5" in it.seen("#numbers"))
+
+
 @pytest.mark.parametrize("size", [(120, 40), (80, 24)])
 @pytest.mark.parametrize("language", ["zh", "en"])
 async def test_a_run_of_an_earlier_program_is_followed(language: str, size: tuple[int, int]) -> None:
@@ -201,7 +212,8 @@ async def test_a_run_that_has_ended_is_removed_after_a_question() -> None:
         await it.until(lambda: isinstance(it.app.screen, Confirm))
         await it.press("y")
         await it.until(lambda: flat(t("training_screen.none")) in it.seen("#run-head"))
-        assert not folder.exists()
+        # A folder without its recipe is no run any more, while the rest of it is being removed.
+        await it.until(lambda: not folder.exists())
 
 
 async def test_the_log_is_read() -> None:

@@ -153,6 +153,8 @@ class TrainingScreen(Screen[None]):
         if self.has_class("-empty") and lines:
             self.remove_class("-empty")
             self.call_after_refresh(self._show_list)
+            # While there was nothing to move in, it was hidden and had lost the focus.
+            self.call_after_refresh(listing.focus)
         self.set_class(not lines, "-empty")
         self._order = [run.id for run in self._runs]
         listing.show(lines, at if lines else None)
