@@ -306,18 +306,22 @@ def table(results: dict[str, dict[str, dict[str, Any]]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in [rows[0], ["---"] * 6, *rows[1:]])
 
 
+def where(*more: str) -> str:
+    """Card, date and versions; of `more` packages, too."""
+    card = hardware.read().nvidia
+    names = ("torch", "transformers", "peft", "bitsandbytes", "triton", *more)
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
+    named = f"{card.name}, {card.driver}" if card else "no GPU"
+    return f"{named}; {datetime.date.today():%Y-%m-%d}; Python {platform.python_version()}, {versions}"
+
+
 def page(results: dict[str, dict[str, dict[str, Any]]]) -> str:
     """The whole page."""
-    card = hardware.read().nvidia
-    names = ("torch", "transformers", "peft", "bitsandbytes", "triton")
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
-    where = f"{card.name}, {card.driver}" if card else "no GPU"
-    today = f"{datetime.date.today():%Y-%m-%d}; Python {platform.python_version()}"
     return f"""# Benchmarks on a GPU
 
 Written by `python -m benchmarks.gpu --markdown docs/benchmarks-gpu.md`; do not edit by hand.
 
-{where}; {today}, {versions}
+{where()}
 
 A model in the shapes of Qwen3-4B with random weights, an adapter of rank 16 on all seven projections,
 batch 1, greedy. "Plain" is the tutorials' way: nf4 with double quantisation and fp16, or bf16, and

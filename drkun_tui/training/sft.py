@@ -196,14 +196,12 @@ def _load(place: Path, recipe: Recipe, backend: Backend) -> Any:
             use_gradient_checkpointing="unsloth" if recipe.training.gradient_checkpointing else False,
             random_state=recipe.training.seed,
         )
-    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+    from peft import LoraConfig, get_peft_model
     from transformers import set_seed
 
+    # PEFT's `prepare_model_for_kbit_training` would turn embeddings and norms into 32 bits, and with them all
+    # that flows between the layers; they are frozen, and good in 16.
     model = base_model.load(place, recipe)
-    if getattr(model, "is_quantized", False):
-        model = prepare_model_for_kbit_training(
-            model, use_gradient_checkpointing=recipe.training.gradient_checkpointing
-        )
     # The LoRA begins with numbers drawn from the seed.
     set_seed(recipe.training.seed)
     return get_peft_model(

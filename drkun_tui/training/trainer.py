@@ -80,11 +80,14 @@ def build(
     """
     training = recipe.training
     on_gpu = torch.cuda.is_available()
-    optimizer = {"adamw": "adamw_torch"}.get(training.optimizer, training.optimizer)
+    adamw = "adamw_torch_fused" if on_gpu else "adamw_torch"
+    optimizer = {"adamw": adamw}.get(training.optimizer, training.optimizer)
     if "8bit" in optimizer and not on_gpu:
         values: dict[str, str | int] = {"wanted": training.optimizer, "used": "adamw"}
         teller.event(Warned(kind="optimizer_replaced", values=values))
-        optimizer = "adamw_torch"
+        optimizer = adamw
+    # It plans attention anew for each length that it meets, which takes longer than a step.
+    torch.backends.cuda.enable_cudnn_sdp(False)
     half = on_gpu and torch.cuda.is_bf16_supported()
     arguments = SFTConfig(
         output_dir=str(folder / CHECKPOINTS),
