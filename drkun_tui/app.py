@@ -213,6 +213,8 @@ class DrkunApp(Fetching, TrainingWatch):
             screen.show_progress("")
             if event is not None and not event.has_template:
                 screen.query_one(Notice).say(t("engine.no_template"), "warning")
+            if event is not None and event.cpu_layers:
+                screen.query_one(Notice).say(t("engine.cpu_layers", layers=event.cpu_layers))
 
     @work(group="profile", exclusive=True)
     async def action_choose_profile(self) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from drkun_tui import llama_build
 from drkun_tui.errors import EXIT_BAD_INPUT, DrkunError
 from drkun_tui.hardware import Hardware
 from drkun_tui.i18n import t
@@ -38,7 +39,7 @@ PACKAGES = {
     Profile.GPU8: ("torch", "transformers", "peft", "accelerate", "bitsandbytes"),
     Profile.GPU16: ("torch", "transformers", "peft", "accelerate"),
 }
-"""What models in safetensors form need under each; a GGUF needs none of them."""
+"""What models in safetensors form need under each; a GGUF needs a llama.cpp that was built for the GPU."""
 
 CLASS_BYTES = {Profile.GPU8: 15 * GIB // 2, Profile.GPU16: 15 * GIB}
 """What a card of each class leaves to a model: its nominal memory less the driver's and the screen's."""
@@ -52,16 +53,25 @@ class Choice:
     reason: str
 
 
-def availability(profile: Profile, hardware: Hardware) -> tuple[bool, str]:
-    """Can this profile be used on this machine now, and why, in one sentence."""
+def availability(profile: Profile, hardware: Hardware, *, gguf: bool | None = None) -> tuple[bool, str]:
+    """Can this profile be used on this machine now, and why, in one sentence.
+
+    Args:
+        gguf: for a GGUF, or for safetensors; None where either is enough.
+    """
     if profile in (Profile.AUTO, Profile.CPU):
         return True, t("hardware.profile_cpu", cores=hardware.physical_cores)
     if profile is Profile.REMOTE:
         return False, t("hardware.profile_remote_later")
     if gpu := hardware.nvidia:
-        if missing := missing_packages(profile):
-            return False, t("hardware.profile_gpu_packages", gpu=gpu.name, packages=", ".join(missing))
-        return True, t(f"hardware.profile_{profile}", gpu=gpu.name)
+        missing = missing_packages(profile)
+        if not missing and not gguf:
+            return True, t(f"hardware.profile_{profile}", gpu=gpu.name)
+        if gguf is not False and llama_build.gpu_backend() == "CUDA":
+            return True, t(f"hardware.profile_{profile}_gguf", gpu=gpu.name)
+        if gguf:
+            return False, t("hardware.profile_gguf")
+        return False, t("hardware.profile_gpu_packages", gpu=gpu.name, packages=", ".join(missing))
     if hardware.gpus:
         return False, t("hardware.profile_gpu_other", gpu=hardware.gpus[0].name)
     return False, hardware.gpu_note or t("hardware.no_nvidia")
@@ -72,38 +82,46 @@ def missing_packages(profile: Profile) -> list[str]:
     return [name for name in PACKAGES[profile] if importlib.util.find_spec(name) is None]
 
 
-def choose(wanted: Profile, hardware: Hardware, fits: Callable[[Profile], bool] | None = None) -> Choice:
+def ensure_available(wanted: Profile, hardware: Hardware, *, gguf: bool | None = None) -> None:
+    """Nothing, where a model can be loaded under this profile.
+
+    Raises:
+        DrkunError: ``profile_unavailable``.
+    """
+    usable, reason = availability(wanted, hardware, gguf=gguf)
+    if not usable:
+        hint = t("hardware.profile_unavailable_hint")
+        raise DrkunError("profile_unavailable", reason, hint, EXIT_BAD_INPUT)
+
+
+def choose(wanted: Profile, hardware: Hardware, fits: Callable[[Profile], bool], *, gguf: bool) -> Choice:
     """The profile to use: the wanted one, or for ``auto`` the best that works here.
 
     Args:
         wanted: what the user asks for.
         hardware: this machine.
-        fits: of a model in safetensors form, does it fit under a profile? None for a GGUF, which llama.cpp
-            runs on the CPU.
+        fits: does the model fit under a profile, a GGUF at least with some of its layers?
+        gguf: is it one? Where llama.cpp was not built for the GPU, that runs on the CPU whatever is wanted.
 
     Raises:
         DrkunError: ``profile_unavailable``, the wanted one does not work here.
     """
     if wanted is not Profile.AUTO:
-        usable, reason = availability(wanted, hardware)
-        if not usable:
-            raise DrkunError(
-                "profile_unavailable", reason, t("hardware.profile_unavailable_hint"), EXIT_BAD_INPUT
-            )
-        if wanted in CLASS_BYTES and fits is None:
-            return Choice(Profile.CPU, t("hardware.profile_gguf"))
+        usable, reason = availability(wanted, hardware, gguf=gguf)
+        if not usable and gguf and hardware.nvidia is not None:
+            return Choice(Profile.CPU, reason)
+        ensure_available(wanted, hardware, gguf=gguf)
         return Choice(wanted, reason)
-    if fits is not None:
-        for profile in (Profile.GPU16, Profile.GPU8):
-            usable, reason = availability(profile, hardware)
-            if usable and fits(profile):
-                return Choice(profile, t("hardware.profile_auto_gpu", reason=reason))
-    elif hardware.nvidia is not None:
-        return Choice(Profile.CPU, t("hardware.profile_gguf"))
-    usable, gpu_reason = availability(Profile.GPU16, hardware)
+    for profile in (Profile.GPU16, Profile.GPU8):
+        usable, reason = availability(profile, hardware, gguf=gguf)
+        if usable and fits(profile):
+            return Choice(profile, t("hardware.profile_auto_gpu", reason=reason))
+    usable, reason = availability(Profile.GPU16, hardware, gguf=gguf)
     if usable:
-        gpu_reason = t("hardware.profile_gpu_full")
-    return Choice(Profile.CPU, t("hardware.profile_auto", reason=gpu_reason.rstrip("。.")))
+        reason = t("hardware.profile_gpu_full")
+    elif gguf and hardware.nvidia is not None:
+        return Choice(Profile.CPU, reason)
+    return Choice(Profile.CPU, t("hardware.profile_auto", reason=reason.rstrip("。.")))
 
 
 def budget(profile: Profile, hardware: Hardware) -> int:

@@ -28,6 +28,10 @@ class Settings(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Tokens; 0 chooses by the model and the memory at hand."""
     threads: Annotated[int, msgspec.Meta(ge=0, le=1024)] = 0
     """0 is one for each physical core."""
+    kv_cache: Literal["f16", "q8_0", "q4_0"] = "f16"
+    """What a GGUF's keys and values are kept as."""
+    flash_attention: Literal["auto", "on", "off"] = "auto"
+    """For a GGUF; a quantised cache needs it."""
     think: bool = True
     system: str = ""
     """System prompt of new conversations."""

@@ -15,7 +15,7 @@ PACKAGE = Path(drkun_tui.__file__).parent
 FLOORS = [
     {"errors", "i18n", "paths", "sampling", "settings"},
     {"jobs"},
-    {"hardware", "profiles", "learned"},
+    {"hardware", "profiles", "learned", "llama_build"},
     {"engine"},
     {"library"},
     {"publishing"},

@@ -23,6 +23,7 @@ from drkun_tui.engine.protocol import (
     Event,
     Failed,
     Finished,
+    Load,
     Loading,
     Partial,
     Ready,
@@ -528,3 +529,23 @@ def test_every_line_is_an_event(engine: EngineProcess, small: EngineProcess, bar
     }
     for line in lines:
         assert protocol.encode(protocol.decode_event(line)) == line.rstrip(b"\n")
+
+
+def test_a_quantised_cache_answers_almost_the_same(tmp_path: Path) -> None:
+    answers = []
+    for kind in ("f16", "q8_0"):
+        with EngineProcess(tmp_path / "engine.log") as process:
+            process.send(
+                Load(
+                    path=str(paths.starter()),
+                    context_length=512,
+                    threads=1,
+                    kv_cache=kind,
+                    safe_mode=True,
+                )
+            )
+            assert isinstance(process.until(Ready, Failed)[-1], Ready)
+            reply = process.ask(user(DIZZY), cut(24))
+            answers.append(reply.thinking + reply.answer)
+    assert answers[0][:8] == answers[1][:8]
+    assert answers[1].strip()

@@ -8,12 +8,13 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from drkun_tui import hardware, profiles
+from drkun_tui import hardware, llama_build, profiles
 from drkun_tui.errors import EXIT_BAD_INPUT, DrkunError
 from drkun_tui.hardware import Gpu, Hardware
 from drkun_tui.profiles import GIB, Profile
@@ -285,7 +286,7 @@ def test_profiles_say_truly_why_they_cannot_be_used(packages: set[str]) -> None:
 def test_choosing_a_profile(packages: set[str]) -> None:
     def choose(wanted: Profile, *fitting: Profile, card: bool = True) -> Profile:
         own = machine(CARD) if card else machine()
-        chosen = profiles.choose(wanted, own, lambda profile: profile in fitting)
+        chosen = profiles.choose(wanted, own, lambda profile: profile in fitting, gguf=False)
         assert chosen.reason
         return chosen.profile
 
@@ -301,10 +302,45 @@ def test_choosing_a_profile(packages: set[str]) -> None:
     assert (caught.value.kind, caught.value.exit_code) == ("profile_unavailable", EXIT_BAD_INPUT)
 
 
-def test_a_gguf_runs_on_the_cpu_whatever_card_there_is(packages: set[str]) -> None:
+def test_a_gguf_runs_where_llama_cpp_was_built_for(packages: set[str], built: Callable[[str], None]) -> None:
+    def choose(wanted: Profile, *, fits: bool = True, card: bool = True) -> profiles.Choice:
+        own = machine(CARD) if card else machine()
+        return profiles.choose(wanted, own, lambda _: fits, gguf=True)
+
     for wanted in (Profile.AUTO, Profile.GPU16, Profile.CPU):
-        assert profiles.choose(wanted, machine(CARD)).profile is Profile.CPU
-    assert "GGUF" in profiles.choose(Profile.GPU16, machine(CARD)).reason
+        assert choose(wanted).profile is Profile.CPU
+    assert "GGUF" in choose(Profile.GPU16).reason and "doctor" in choose(Profile.GPU16).reason
+    built("cuda")
+    packages.clear()
+    assert choose(Profile.AUTO).profile is Profile.GPU16
+    assert choose(Profile.GPU8).profile is Profile.GPU8
+    assert choose(Profile.AUTO, fits=False).profile is Profile.CPU
+    assert choose(Profile.AUTO, card=False).profile is Profile.CPU
+    assert CARD.name in choose(Profile.AUTO).reason
+    with pytest.raises(DrkunError):
+        choose(Profile.GPU16, card=False)
+    with pytest.raises(DrkunError):
+        profiles.choose(Profile.GPU16, machine(CARD), lambda _: True, gguf=False)
+
+
+@pytest.fixture
+def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Puts another build of llama.cpp in the place of the installed one."""
+    lib = tmp_path / "llama_cpp" / "lib"
+    lib.mkdir(parents=True)
+    (lib.parent / "__init__.py").touch()
+    (lib / "libggml-cpu.so").touch()
+    monkeypatch.delitem(sys.modules, "llama_cpp", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    return lambda backend: (lib / f"libggml-{backend}.so").touch()
+
+
+def test_which_llama_cpp_is_installed(built: Callable[[str], None]) -> None:
+    assert llama_build.gpu_backend() == ""
+    built("vulkan")
+    assert llama_build.gpu_backend() == "Vulkan"
+    built("cuda")
+    assert llama_build.gpu_backend() == "CUDA"
 
 
 def test_budgets() -> None:

@@ -7,7 +7,8 @@ from typing import Literal
 
 import pytest
 
-from drkun_tui import hardware, paths
+from drkun_tui import hardware, llama_build, paths
+from drkun_tui.engine.protocol import Load
 from drkun_tui.errors import EXIT_BAD_INPUT, EXIT_NO_MODEL, DrkunError
 from drkun_tui.library import inventory
 from drkun_tui.library.plan import STARTER, folders, loadable, plan_load
@@ -143,6 +144,35 @@ def test_a_model_larger_than_memory_is_planned_with_a_warning(models: Path) -> N
     plan = plan_load(Settings(model="huge"))
     assert "GiB" in plan.notice
     assert plan.load.context_length <= 512
+
+
+def test_a_gguf_goes_to_the_gpu_as_far_as_it_fits(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layers = [(f"blk.{n}.ffn_up.weight", (1024, 250_000), 0) for n in range(4)]
+    write(models / "four.gguf", metadata(qwen3__block_count=4), layers)
+    monkeypatch.setattr(llama_build, "gpu_backend", lambda: "CUDA")
+
+    def planned(free: int, **wishes: str) -> Load:
+        card = hardware.Gpu("NVIDIA Made Up", 24 << 30, free, "nvidia", "nvidia")
+        machine = hardware.Hardware("cpu", 4, 8, 64 << 30, 64 << 30, [card])
+        monkeypatch.setattr(hardware, "read", lambda: machine)
+        return plan_load(Settings(model="four", **wishes)).load  # type: ignore[arg-type]
+
+    whole = planned(20 << 30)
+    assert (whole.device, whole.gpu_layers, whole.engine) == ("cuda", whole_layers() + 1, "llama_cpp")
+    some = planned(3 << 30)
+    assert some.device == "cuda"
+    assert 0 < some.gpu_layers < whole_layers()
+    assert planned(1 << 20).gpu_layers == 0
+    assert planned(1 << 20).device == "cpu"
+    quantised = planned(20 << 30, kv_cache="q8_0", flash_attention="on")
+    assert (quantised.kv_cache, quantised.flash_attention) == ("q8_0", "on")
+
+
+def whole_layers() -> int:
+    """Of the model above."""
+    shape = inventory.find("four", folders(Settings())).shape
+    assert shape is not None
+    return shape.layers
 
 
 def test_loadable_models(models: Path) -> None:

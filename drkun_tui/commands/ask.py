@@ -17,7 +17,7 @@ from drkun_tui import paths
 from drkun_tui.commands.choice import chosen
 from drkun_tui.consult import safety
 from drkun_tui.engine.client import EngineClient, Restarting
-from drkun_tui.engine.protocol import ChatMessage, Delta, Finished, Generate
+from drkun_tui.engine.protocol import ChatMessage, Delta, Finished, Generate, Ready
 from drkun_tui.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_INTERRUPTED, DrkunError
 from drkun_tui.i18n import language, t
 from drkun_tui.library import speed
@@ -60,6 +60,8 @@ async def _ask(question: str, settings: Settings, plan: Plan, *, as_json: bool) 
         async for event in engine.load(plan.load):
             if isinstance(event, Restarting):
                 _tell(t("engine.safe_mode"))
+            elif isinstance(event, Ready) and event.cpu_layers:
+                _tell(t("engine.cpu_layers", layers=event.cpu_layers))
         ready = engine.ready
         told = plan.system(settings.system)
         system = [ChatMessage("system", told)] if told.strip() else []

@@ -14,7 +14,7 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from drkun_tui import __version__, hardware, paths, profiles, settings
+from drkun_tui import __version__, hardware, llama_build, paths, profiles, settings
 from drkun_tui.consult.store import Store
 from drkun_tui.engine.client import EngineClient
 from drkun_tui.errors import EXIT_DONE, EXIT_FAILED, DrkunError
@@ -43,6 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
         _settings(),
         *_machine(),
         *_packages(),
+        _llama_cpp(),
         *_disk(),
         _terminal(),
         *_profiles(),
@@ -86,6 +87,17 @@ def _packages() -> list[Finding]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return [Finding("packages", "ok", ", ".join(found))]
+
+
+def _llama_cpp() -> Finding:
+    """Which build it is, and how to get the other."""
+    if backend := llama_build.gpu_backend():
+        hint = t("doctor.llama_to_cpu", command=llama_build.CPU_BUILD)
+        return Finding("llama.cpp", "ok", t("doctor.llama_gpu", backend=backend), hint)
+    if hardware.read().nvidia is None:
+        return Finding("llama.cpp", "ok", t("doctor.llama_cpu"))
+    hint = t("doctor.llama_to_gpu", command=llama_build.CUDA_BUILD)
+    return Finding("llama.cpp", "warning", t("doctor.llama_cpu"), hint)
 
 
 def _disk() -> list[Finding]:

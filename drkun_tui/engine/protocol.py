@@ -44,6 +44,12 @@ class Load(msgspec.Struct, frozen=True, tag="load", kw_only=True):
     adapter_scale: float = 1.0
     template: str = ""
     """A named template (`drkun_tui.engine.chat_template.NAMED`) in the place of the model's own."""
+    gpu_layers: int = 0
+    """Of a GGUF, how many layers go to the GPU; the output counts as one more."""
+    kv_cache: Literal["f16", "q8_0", "q4_0"] = "f16"
+    """What a GGUF's keys and values are kept as."""
+    flash_attention: Literal["auto", "on", "off"] = "auto"
+    """For a GGUF; a quantised cache needs it."""
     safe_mode: bool = False
     """Without the CPU's special weight layouts, which crash on some machines."""
 

@@ -26,7 +26,10 @@ CONTEXT_STEP = 256
 """llama.cpp rounds contexts to this."""
 
 KV_ELEMENT_BYTES = 2
-"""The cache is kept in 16-bit floats."""
+"""The cache is kept in 16-bit floats, where nothing else is asked for."""
+
+CACHE_SHARE = {"f16": 1.0, "q8_0": 34 / 64, "q4_0": 18 / 64}
+"""What a quantised cache takes of that: blocks of 32 elements with a 16-bit scale."""
 
 NF4_WEIGHT_BYTES = 0.52
 """Four bits, and the doubly quantised scales of blocks of 64 (bitsandbytes)."""
@@ -134,6 +137,11 @@ def shape_of(header: GgufHeader) -> Shape:
         parts=tuple((part, name, size) for (part, name), size in header.part_bytes.items()),
         expert_share=header.expert_share,
     )
+
+
+def with_cache(shape: Shape, kind: str) -> Shape:
+    """The shape of a model whose cache is kept as one of `CACHE_SHARE`."""
+    return replace(shape, cache_bytes=int(shape.cache_bytes * CACHE_SHARE[kind]))
 
 
 def joined(shapes: Sequence[Shape]) -> Shape:
@@ -257,18 +265,19 @@ def smaller_quantisation(
     return None
 
 
-def gpu_layers(shape: Shape, free: int, ram: int) -> int:
-    """How many layers of a GGUF fit on a GPU with the shortest context, the others on the CPU; 0 where
-    none do, or where the CPU has no room for the others.
+def gpu_layers(shape: Shape, free: int, ram: int, context: int = SMALLEST_CONTEXT) -> int:
+    """How many layers of a GGUF that is too big for a GPU fit on it, the others on the CPU; 0 where none
+    do, or where the CPU has no room for the others.
 
     Args:
         free: bytes of the GPU's memory.
         ram: bytes of the machine's memory.
+        context: tokens; each layer's cache lies where the layer does.
     """
     inner = sum(size for part, _, size in shape.parts if part in ("layers", "experts"))
     if not shape.is_gguf or not shape.layers or not inner:
         return 0
-    layer = (inner + shape.cache_bytes * SMALLEST_CONTEXT) // shape.layers
+    layer = (inner + shape.cache_bytes * context) // shape.layers
     # What is no layer: the output goes with them, the input embedding stays on the CPU.
     output = sum(size for part, _, size in shape.parts if part == "output")
     left = free - _CUDA_BYTES - _compute_buffer(shape) - output

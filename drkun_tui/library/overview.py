@@ -69,10 +69,9 @@ def overview(folders: Iterable[Path], machine: Hardware, known: Known) -> Overvi
 
 def _profile(model: Model, machine: Hardware) -> Profile:
     """What ``auto`` would take."""
-    if model.kind is not Kind.BASE:
-        return profiles.choose(Profile.AUTO, machine).profile
     fits = model.fits(machine)
-    return profiles.choose(Profile.AUTO, machine, lambda profile: fits[profile.value].fits).profile
+    gguf = model.kind is Kind.GGUF
+    return profiles.choose(Profile.AUTO, machine, lambda name: fits[name.value].fits, gguf=gguf).profile
 
 
 def _adapters_after_bases(entries: Sequence[Entry]) -> list[Entry]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
 from drkun_tui import hardware, paths, profiles
 from drkun_tui.engine.protocol import Load
 from drkun_tui.errors import EXIT_NO_MODEL, DrkunError
+from drkun_tui.hardware import Hardware
 from drkun_tui.i18n import t
 from drkun_tui.library import adapters, fit, inventory, stores
 from drkun_tui.library.model import Kind, Model
@@ -89,22 +91,36 @@ def plan_load(settings: Settings, *, fall_back: bool = False) -> Plan:
 def _plan(settings: Settings) -> Plan:
     machine = hardware.read()
     wanted = Profile(settings.profile)
-    profiles.choose(wanted, machine)  # one that does not work here needs no look at the models
+    profiles.ensure_available(wanted, machine)  # one that does not work here needs no look at the models
     model = inventory.find(settings.model, folders(settings))
     inventory.ensure_loadable(model)
     adapter = _adapter(settings, model)
+    gguf = model.kind is Kind.GGUF
     shape = model.shape or fit.Shape(weight_bytes=model.size_bytes)
+    if gguf:
+        shape = fit.with_cache(shape, settings.kv_cache)
     added = adapter.size_bytes if adapter else 0
     length = settings.context_length or None
 
     def fits(profile: Profile) -> bool:
-        return fit.fit(shape, profile, machine, length, added).fits
+        fitting = fit.fit(shape, profile, machine, length, added).fits
+        return fitting or (gguf and _layers(shape, profile, machine, fit.SMALLEST_CONTEXT, added) > 0)
 
-    choice = profiles.choose(wanted, machine, fits if model.kind is Kind.BASE else None)
+    choice = profiles.choose(wanted, machine, fits, gguf=gguf)
     room = profiles.budget(choice.profile, machine) - added
     context = fit.context_for(shape, room, length, choice.profile)
     memory = fit.fit(shape, choice.profile, machine, context.tokens, added)
-    if choice.profile in profiles.CLASS_BYTES and not memory.fits:
+    layers = 0
+    if gguf and choice.profile in profiles.CLASS_BYTES:
+        layers = shape.layers + 1
+        if not memory.fits:
+            # A long consultation with fewer layers on the GPU is worth more than a short one with more.
+            context = fit.context_for(shape, machine.ram_available, length)
+            layers = _layers(shape, choice.profile, machine, context.tokens, added)
+            if not layers:
+                context = fit.context_for(shape, 0, length)
+                layers = _layers(shape, choice.profile, machine, context.tokens, added)
+    if choice.profile in profiles.CLASS_BYTES and not memory.fits and not layers:
         # On a CPU the system makes room; a GPU has what it has.
         raise DrkunError("does_not_fit", memory.reason, t("plan.does_not_fit_hint"), EXIT_NO_MODEL)
     return Plan(
@@ -117,23 +133,34 @@ def _plan(settings: Settings) -> Plan:
             threads=settings.threads or machine.physical_cores,
             adapter=str(adapter.path) if adapter else None,
             adapter_scale=settings.adapter_scale if adapter else 1.0,
+            gpu_layers=layers,
+            kv_cache=settings.kv_cache if gguf else "f16",
+            flash_attention=settings.flash_attention if gguf else "auto",
             template=adapter.provenance.prompt.template if adapter and adapter.provenance else "",
         ),
         reason=f"{choice.reason} {context.reason}".strip(),
-        notice="" if memory.fits else memory.reason,
+        notice="" if memory.fits or layers else memory.reason,
     )
+
+
+def _layers(shape: fit.Shape, profile: Profile, machine: Hardware, context: int, adapter_bytes: int) -> int:
+    """How many layers of a GGUF that does not fit as a whole go to the GPU."""
+    if profile not in profiles.CLASS_BYTES:
+        return 0
+    free = profiles.budget(profile, machine) - adapter_bytes
+    return fit.gpu_layers(shape, free, machine.ram_available, context)
 
 
 def _engine(model: Model, profile: Profile) -> Load:
     """Which engine loads it, onto which device, in which precision."""
-    load = Load(path=str(model.path), context_length=0, threads=0)
+    device: Literal["cpu", "cuda"] = "cuda" if profile in profiles.CLASS_BYTES else "cpu"
+    load = Load(path=str(model.path), context_length=0, threads=0, device=device)
     if model.kind is Kind.GGUF:
         return load
     in_four_bits = profile is Profile.GPU8
     return msgspec.structs.replace(
         load,
         engine="transformers",
-        device="cuda" if profile in profiles.CLASS_BYTES else "cpu",
         weights="nf4" if in_four_bits else "half",
         memory_limit=profiles.CLASS_BYTES[Profile.GPU8] if in_four_bits else 0,
     )

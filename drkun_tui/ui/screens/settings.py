@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
+from rich.cells import cell_len
 from rich.text import Text
 from textual import events, on, work
 from textual.app import ComposeResult
@@ -44,13 +45,21 @@ if TYPE_CHECKING:
     from drkun_tui.app import DrkunApp
 
 SAMPLING = ("temperature", "top_p", "top_k", "repeat_penalty", "max_tokens", "seed")
-RELOADS = ("context_length", "threads")
-CHOICES: dict[str, tuple[str, ...]] = {
+NUMBERS = ("context_length", "threads")
+GENERAL: dict[str, tuple[str, ...]] = {
     "language": ("auto", "zh", "en"),
     "think": ("True", "False"),
     "reasoning": ("shown", "collapsed", "hidden"),
     "hub": ("auto", "hf", "modelscope"),
 }
+LOADING: dict[str, tuple[str, ...]] = {
+    "kv_cache": ("f16", "q8_0", "q4_0"),
+    "flash_attention": ("auto", "on", "off"),
+}
+CHOICES = GENERAL | LOADING
+RELOADS = (*NUMBERS, *LOADING)
+VALUE_WIDTH = 12
+"""Cells; a longer value pushes its explanation to the right."""
 
 
 @dataclass
@@ -92,11 +101,12 @@ class SettingsScreen(Screen[None]):
         settings = self.app.settings
         sampling = msgspec.to_builtins(settings.sampling)
         rows: list[Row | str] = [t("settings.general")]
-        rows += [Row("choice", name, str(getattr(settings, name))) for name in CHOICES]
+        rows += [Row("choice", name, str(getattr(settings, name))) for name in GENERAL]
         rows += [Row("theme", "theme", settings.theme), t("settings.sampling")]
         rows += [Row("sampling", name, _shown(sampling[name])) for name in SAMPLING]
         rows += [t("settings.model"), Row("text", "system", settings.system)]
-        rows += [Row("number", name, str(getattr(settings, name))) for name in RELOADS]
+        rows += [Row("number", name, str(getattr(settings, name))) for name in NUMBERS]
+        rows += [Row("choice", name, str(getattr(settings, name))) for name in LOADING]
         rows.append(t("settings.keys"))
         return [*rows, *(Row("key", name, keys) for name, keys in self._keys().items())]
 
@@ -134,7 +144,9 @@ class SettingsScreen(Screen[None]):
             elif row.kind == "choice":
                 value = t(f"settings.{row.name}_{row.value.lower()}")
             text = Text(f"  {cell(label, 30)}{GAP}", no_wrap=True, overflow="ellipsis")
-            text.append(one_line(value, 60), "bold").append(GAP + self._explanation(row), "dim")
+            shown = one_line(value, 60)
+            text.append(shown + " " * (VALUE_WIDTH - cell_len(shown)), "bold")
+            text.append(GAP + self._explanation(row), "dim")
             listing.add_option(Option(text, id=str(index)))
         listing.highlighted = at if at is not None else 1
 
