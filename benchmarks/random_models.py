@@ -45,6 +45,7 @@ class Architecture:
     """Is the input embedding also the output's?"""
 
 
+QWEN3_4B = Architecture("Qwen3-4B", "qwen3", 36, 2560, 9728, 32, 8, 128, 151_936)
 QWEN3_06B = Architecture("Qwen3-0.6B", "qwen3", 28, 1024, 3072, 16, 8, 128, 151_936)
 LLAMA_1B = Architecture("Llama-3.2-1B", "llama", 16, 2048, 8192, 32, 8, 64, 128_256)
 SMALL = Architecture("Llama-like 270M", "llama", 24, 768, 3072, 12, 4, 64, 32_000, tied=False)

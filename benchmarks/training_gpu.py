@@ -97,9 +97,8 @@ def _child(name: str, *arguments: str) -> dict[str, Any]:
 
 SIDES = {
     "unsloth, 1 × 1 packed": ("unsloth", (1, 1), STEPS * 2),
-    "unsloth, 2 × 4 packed": ("unsloth", (2, 4), STEPS // 2),
+    "unsloth, 2 × 4 packed": ("unsloth", (2, 4), STEPS // 3),
     "PEFT, 1 × 1 packed": ("peft", (1, 1), STEPS * 2),
-    "PEFT, 2 × 4 packed": ("peft", (2, 4), STEPS // 2),
 }
 
 
@@ -200,7 +199,7 @@ def main() -> None:
             log = arguments.logs / f"training-{number}.log"
             keep(side, ours(recipe(base, data, str(number), *settings), log))
         keep("silent", silent(recipe(base, data, "silent", *SIDES["unsloth, 1 × 1 packed"])))
-        keep("tutorial", _child("tutorial_train", str(base), str(data), str(STEPS)))
+        keep("tutorial", _child("tutorial_train", str(base), str(data), str(STEPS // 2)))
         text = page(results, estimates(base, data))
     print(text)
     if arguments.markdown:
