@@ -35,9 +35,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     # What the locale cannot decode comes as lone surrogates, which neither a pipe nor JSON takes.
     words = sys.argv[1:] if argv is None else argv
     given = [word.encode("utf8", "surrogateescape").decode("utf8", "replace") for word in words]
-    arguments = argparse.Namespace(json="--json" in given, debug="--debug" in given)
+    arguments = argparse.Namespace(json="--json" in given, debug="--debug" in given, command="")
     try:
-        arguments = parser().parse_args(given)
+        # Who only wants the chat screen does not wait for the grammar of all the rest.
+        if given:
+            arguments = parser().parse_args(given)
         command = importlib.import_module(f"drkun_tui.commands.{arguments.command or 'chat'}")
         code: int = command.run(arguments)
         sys.stdout.flush()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import tomllib
 from pathlib import Path
 
@@ -35,15 +36,25 @@ def language() -> str:
     return _current
 
 
-@functools.cache
 def catalogue(language: str) -> dict[str, str]:
     """Flat ``section.key -> text`` of one language."""
-    raw = (Path(__file__).parent / "locales" / f"{language}.toml").read_text("utf8")
     return {
-        f"{section}.{key}": text
-        for section, entries in tomllib.loads(raw).items()
-        for key, text in entries.items()
+        f"{name}.{key}": text for name in _bodies(language) for key, text in _section(language, name).items()
     }
+
+
+@functools.cache
+def _bodies(language: str) -> dict[str, str]:
+    """The file's sections, not parsed: most starts want a few of them, and parsing all takes as long as a
+    tenth of the first frame."""
+    raw = (Path(__file__).parent / "locales" / f"{language}.toml").read_text("utf8")
+    parts = re.split(r"(?m)^\[(\w+)\]$", raw)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+@functools.cache
+def _section(language: str, name: str) -> dict[str, str]:
+    return tomllib.loads(_bodies(language)[name])
 
 
 def t(key: str, /, **values: object) -> str:
@@ -52,10 +63,12 @@ def t(key: str, /, **values: object) -> str:
     Raises:
         KeyError: the key is in no catalogue, which is a mistake in the program.
     """
-    text = catalogue(_current)[key]
+    section, _, entry = key.partition(".")
+    text = _section(_current, section)[entry]
     return text.format_map(values) if values else text
 
 
 def has(key: str) -> bool:
     """Is there a text of this key?"""
-    return key in catalogue(_current)
+    section, _, entry = key.partition(".")
+    return section in _bodies(_current) and entry in _section(_current, section)

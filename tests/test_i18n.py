@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import string
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,13 @@ from drkun_tui import i18n
 PACKAGE = Path(drkun_tui.__file__).parent
 CATALOGUES = {language: i18n.catalogue(language) for language in i18n.LANGUAGES}
 KEYS = set(CATALOGUES["zh"])
+
+
+@pytest.mark.parametrize("language", i18n.LANGUAGES)
+def test_the_sections_are_those_of_the_file(language: str) -> None:
+    whole = tomllib.loads((PACKAGE / "locales" / f"{language}.toml").read_text("utf8"))
+    told = {f"{section}.{key}": text for section, texts in whole.items() for key, text in texts.items()}
+    assert i18n.catalogue(language) == told
 
 
 def trees() -> Iterator[tuple[Path, ast.AST]]:

@@ -8,17 +8,15 @@ from enum import StrEnum
 
 TITLE_CELLS = 24
 
-# A title that starts with a greeting says nothing about the illness.
-_GREETING = re.compile(
-    r"^(?:(?:医生|大夫|请问|专家|老师)*[，, ]*(?:你好|您好|请问|hello|hi|dear|good (?:morning|evening))"
-    r"[，,。！!：:、 ]*(?:医生|大夫|there|doctor|dr)?[，,。！!：:、 ]+)+",
-    re.IGNORECASE,
+# A title that starts with a greeting says nothing about the illness. (Patterns are compiled when they are
+# first used, not when the program starts.)
+_GREETING = (
+    r"(?i)^(?:(?:医生|大夫|请问|专家|老师)*[，, ]*(?:你好|您好|请问|hello|hi|dear|good (?:morning|evening))"
+    r"[，,。！!：:、 ]*(?:医生|大夫|there|doctor|dr)?[，,。！!：:、 ]+)+"
 )
-_LEADING_MARKS = re.compile(r"^[\s#>*\-•·.，,。、：:]+")
+_LEADING_MARKS = r"^[\s#>*\-•·.，,。、：:]+"
 _TRAILING_MARKS = "？?。.！!，,；;：:、 "
-_NOT_FOR_TITLES = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]+"
-)
+_NOT_FOR_TITLES = "[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]+"
 
 
 class State(StrEnum):
@@ -108,8 +106,8 @@ def title_from(question: str) -> str:
     from rich.cells import cell_len, set_cell_size
 
     for line in question[:4000].splitlines():
-        plain = _LEADING_MARKS.sub("", _NOT_FOR_TITLES.sub(" ", line).strip())
-        line_title = (_GREETING.sub("", plain) or plain).strip(_TRAILING_MARKS)
+        plain = re.sub(_LEADING_MARKS, "", re.sub(_NOT_FOR_TITLES, " ", line).strip())
+        line_title = (re.sub(_GREETING, "", plain) or plain).strip(_TRAILING_MARKS)
         if any(char.isalnum() for char in line_title):
             if cell_len(line_title) <= TITLE_CELLS:
                 return line_title

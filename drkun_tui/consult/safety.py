@@ -28,10 +28,11 @@ _LONGEST_CLAUSE = 60
 _MOST_HITS = 200
 """Of one term: a question that repeats a word ten thousand times is no richer in signs."""
 
-_INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufe00-\ufe0f\ufeff]+")
-_SPACES = re.compile(r"[ \t\r]+")
-_SPACE_BESIDE_CHINESE = re.compile(r"(?<=[\u3000-\u9fff]) | (?=[\u3000-\u9fff])")
-_WRAPPED_LINE = re.compile(r"(?<=[a-z,]) ?\n(?=[a-z])")
+# Compiled when they are first used, not when the program starts.
+_INVISIBLE = "[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufe00-\ufe0f\ufeff]+"
+_SPACES = r"[ \t\r]+"
+_SPACE_BESIDE_CHINESE = r"(?<=[\u3000-\u9fff]) | (?=[\u3000-\u9fff])"
+_WRAPPED_LINE = r"(?<=[a-z,]) ?\n(?=[a-z])"
 
 _SHORTHAND = {
     "~~": "[^,.!?;:。\n不没无未]{0,9}",
@@ -105,9 +106,9 @@ def advice(flags: Sequence[str], language: str) -> str:
 
 def _fold(text: str, simplified: dict[int, str]) -> str:
     """`text` in half width, lower case and simplified characters, without spaces in its Chinese."""
-    text = unicodedata.normalize("NFKC", _INVISIBLE.sub("", text)).lower().translate(simplified)
-    text = _SPACES.sub(" ", text.replace("’", "'"))
-    return _WRAPPED_LINE.sub(" ", _SPACE_BESIDE_CHINESE.sub("", text))
+    text = unicodedata.normalize("NFKC", re.sub(_INVISIBLE, "", text)).lower().translate(simplified)
+    text = re.sub(_SPACES, " ", text.replace("’", "'"))
+    return re.sub(_WRAPPED_LINE, " ", re.sub(_SPACE_BESIDE_CHINESE, "", text))
 
 
 def _is_called_off(

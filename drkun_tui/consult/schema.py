@@ -27,7 +27,8 @@ APPLICATION_ID = 0x44724B75
 _SNIPPET_BEFORE, _SNIPPET_AFTER = 16, 48
 
 _MAGIC = b"SQLite format 3\0"
-_SPACED = re.compile(
+# Compiled when it is first used, not when the program starts.
+_SPACED = (
     "([\u2e80-\u2fdf\u3005-\u3007\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3\uf900-\ufaff\U00020000-\U0003ffff])"
 )
 
@@ -43,7 +44,7 @@ def segment(text: str) -> str:
     SQLite's tokenizer takes a run of Chinese for one word, and its trigram tokenizer finds nothing
     shorter than three characters; most Chinese symptoms are written with two.
     """
-    return _SPACED.sub(r" \1 ", fold(text))
+    return re.sub(_SPACED, r" \1 ", fold(text))
 
 
 def words_of(query: str) -> list[str]:
@@ -75,9 +76,9 @@ def first_match(fields: dict[str, str], words: list[str]) -> tuple[str, str] | N
 def _find(folded: str, word: str) -> int:
     """Where `word` is in `folded`, or -1. A Latin word must begin there, not go on."""
     start = folded.find(word)
-    if _SPACED.match(word) or not word[0].isalnum():
+    if re.match(_SPACED, word) or not word[0].isalnum():
         return start
-    while start > 0 and folded[start - 1].isalnum() and not _SPACED.match(folded[start - 1]):
+    while start > 0 and folded[start - 1].isalnum() and not re.match(_SPACED, folded[start - 1]):
         start = folded.find(word, start + 1)
     return start
 
