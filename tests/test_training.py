@@ -132,7 +132,7 @@ def ended(id: str) -> History:
     for _ in range(4):
         try:
             wait_until(has_ended)
-        except AssertionError:
+        except TimeoutError:
             continue
         break
     return history(id)

@@ -36,6 +36,11 @@ def newest(folder: Path) -> Checkpoint | None:
     return found[-1] if found else None
 
 
+def aside_of(folder: Path, step: int) -> Path:
+    """Where the checkpoint of a step is written before it is one."""
+    return folder / f".saving-{step}"
+
+
 @contextlib.contextmanager
 def written(folder: Path, step: int, keep: int) -> Iterator[Path]:
     """A folder to write ``checkpoint-STEP`` in. When the block has ended well, what it wrote there is on the
@@ -45,7 +50,7 @@ def written(folder: Path, step: int, keep: int) -> Iterator[Path]:
     Raises:
         OSError: it cannot be written.
     """
-    aside = folder / f".saving-{os.getpid()}"
+    aside = aside_of(folder, step)
     for left in folder.glob(".saving-*"):
         shutil.rmtree(left, ignore_errors=True)
     aside.mkdir(parents=True)

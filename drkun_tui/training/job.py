@@ -18,10 +18,11 @@ from drkun_tui import paths, settings
 from drkun_tui.errors import EXIT_DONE, EXIT_FAILED, DrkunError
 from drkun_tui.i18n import set_language
 from drkun_tui.jobs import detached
+from drkun_tui.training import ranks
 from drkun_tui.training import recipe as recipes
 from drkun_tui.training.faults import StopRequested, TrainingError
 from drkun_tui.training.protocol import Event, Failed, Phase, Stopped, Values, encode
-from drkun_tui.training.runs import RECIPE
+from drkun_tui.training.runs import JOB, RECIPE
 
 
 class Teller:
@@ -68,12 +69,19 @@ def run(folder: Path, listener: Callable[[Event], None] | None = None) -> int:
         folder: the run's, with a ``recipe.toml``.
         listener: is told each event as it happens.
     """
-    first = os.environ.get("RANK", "0") == "0"
+    if ranks.rank():
+        ranks.end_with_the_first()
     try:
-        teller = Teller(detached.Reporter(folder) if first else None, listener)
+        teller = Teller(None if ranks.rank() else detached.Reporter(folder), listener)
     except detached.RunsAlreadyError:
         return detached.RUNS_ALREADY
     teller.phase("starting")
+
+    def died(code: int) -> None:
+        # The first process waits for the dead one, inside a library, and would do so forever.
+        _fail(teller, "rank_died", {"code": code})
+        os._exit(EXIT_FAILED)
+
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: teller.stop())
     try:
@@ -83,7 +91,8 @@ def run(folder: Path, listener: Callable[[Event], None] | None = None) -> int:
         # Imported late: the run is seen to have started before seconds of imports.
         from drkun_tui.training.sft import train
 
-        train(recipe, chosen, folder, teller)
+        with ranks.others(JOB, folder, ranks.wanted(recipe), died):
+            train(recipe, chosen, folder, teller)
     except StopRequested:
         teller.event(Stopped(step=0))
         teller.phase("stopped")

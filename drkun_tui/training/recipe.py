@@ -95,6 +95,8 @@ class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Sequences at once; with `packing` each is filled with several examples."""
     gradient_accumulation: Count = 4
     """Batches in one optimizer step."""
+    devices: NotNegative = 1
+    """GPUs, each with its own batches of every optimizer step; 0 is all there are."""
     learning_rate: Annotated[float, msgspec.Meta(gt=0)] = 2e-4
     warmup_steps: NotNegative = 5
     scheduler: Scheduler = "linear"

@@ -7,12 +7,13 @@ an NVIDIA GPU. Recipe, events and adapter are the same.
 from __future__ import annotations
 
 import importlib.util
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import filelock
+
 from drkun_tui.settings import Settings
-from drkun_tui.training import adapter, base_model, preflight
+from drkun_tui.training import adapter, base_model, preflight, ranks
 from drkun_tui.training.checkpoints import newest
 from drkun_tui.training.examples import Examples
 from drkun_tui.training.faults import StopRequested, TrainingError
@@ -68,12 +69,16 @@ def train(recipe: Recipe, settings: Settings, folder: Path, teller: Teller) -> N
         teller.event(said)
     tokenizer = base_model.tokenizer_of(place)
     renderer = Renderer(tokenizer, recipe.data.template)
-    data = Examples(recipe, folder / "data", renderer, teller)
+    # One process prepares them, the others find them.
+    with filelock.FileLock(folder / "data.lock"):
+        data = Examples(recipe, folder / "data", renderer, teller)
     teller.event(data.prepared)
     teller.phase("loading")
     _stop_here(teller)
     done = _trained(recipe, place, tokenizer, renderer, data, backend, folder, teller)
     if done is None:
+        return
+    if ranks.rank():
         return
     trainer, history = done
     teller.phase("finishing")
@@ -150,7 +155,7 @@ def _trained(
         try:
             trainer.train(resume_from_checkpoint=str(checkpoint.path) if checkpoint else None)
         except OutOfMemory as error:
-            if attempt == 2 or sizes[0] == 1:
+            if attempt == 2 or sizes[0] == 1 or ranks.world() > 1:
                 raise TrainingError("out_of_memory") from error
             sizes = (sizes[0] // 2, sizes[1] * 2)
             values: dict[str, str | int] = {"batch_size": sizes[0], "gradient_accumulation": sizes[1]}
@@ -220,7 +225,7 @@ def _planned(trainer: Any, sizes: tuple[int, int], data: Examples, backend: Back
     import torch
 
     sequences = len(trainer.train_dataset)
-    in_step = sizes[0] * sizes[1] * int(os.environ.get("WORLD_SIZE", "1"))
+    in_step = sizes[0] * sizes[1] * ranks.world()
     parameters = [(p.numel(), p.requires_grad) for p in trainer.model.parameters()]
     return Planned(
         backend=backend,

@@ -13,11 +13,13 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
+from torch.utils.data import DataLoader
 from transformers import (
     PrinterCallback,
     Trainer,
@@ -30,7 +32,7 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from drkun_tui.engine.thinking import opened_by, split, start_state
-from drkun_tui.training.checkpoints import written
+from drkun_tui.training.checkpoints import aside_of, written
 from drkun_tui.training.faults import TrainingError
 from drkun_tui.training.history import History
 from drkun_tui.training.protocol import Backend, Event, HeldOut, Sample, Saved, Step, Warned
@@ -112,6 +114,7 @@ def build(
         bf16=half,
         fp16=on_gpu and not half,
         use_cpu=not on_gpu,
+        ddp_find_unused_parameters=False,
         logging_steps=1,
         logging_nan_inf_filter=False,
         save_strategy="no",
@@ -162,15 +165,16 @@ class RunTrainer(SFTTrainer):
         return str(self._aside) if self._aside else str(super()._get_output_dir(trial))
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        step = self.state.global_step
-        if not self.args.should_save:
-            super()._save_checkpoint(model, trial)
-            return
+        step, folder = self.state.global_step, Path(str(self.args.output_dir))
         self.teller.phase("saving")
-        with written(Path(str(self.args.output_dir)), step, self.keep) as aside:
+        # Of several processes the first one makes the folder, and each writes its share.
+        first = self.args.should_save
+        with written(folder, step, self.keep) if first else nullcontext(aside_of(folder, step)) as aside:
+            self.accelerator.wait_for_everyone()
             self._aside = aside
             try:
                 super()._save_checkpoint(model, trial)
+                self.accelerator.wait_for_everyone()
             except (RuntimeError, SafetensorError) as error:
                 # Writers in other languages only say in words that the disk is full, and not always.
                 full = shutil.disk_usage(aside).free < LEAST_BYTES
@@ -209,6 +213,12 @@ class RunTrainer(SFTTrainer):
                 raise OutOfMemory from error
             raise
 
+    def everywhere(self, number: int) -> int:
+        """The sum over all processes of the run, which all ask at the same step."""
+        if self.args.world_size == 1:
+            return number
+        return int(self.accelerator.reduce(torch.tensor(number, device=self.args.device), "sum"))
+
     def held_out_loss(self) -> float:
         """Mean over the response tokens of all held-out examples, in nats."""
         total = torch.zeros((), dtype=torch.float64)
@@ -217,7 +227,11 @@ class RunTrainer(SFTTrainer):
         was_training = model.training
         model.eval()
         with torch.no_grad():
-            for batch in self.get_eval_dataloader():
+            # Each of several processes looks at all of them: with shares of equal size, some count twice.
+            examples: Any = self._remove_unused_columns(self.eval_dataset, description="evaluation")
+            for batch in DataLoader(
+                examples, self.args.per_device_eval_batch_size, collate_fn=self.data_collator
+            ):
                 inputs = self._prepare_inputs(batch)
                 # The first token of a sequence is predicted by nothing.
                 trained = int((inputs["labels"][..., 1:] != IGNORED).sum())
@@ -305,7 +319,7 @@ class _Telling(TrainerCallback):
             raise TrainingError(
                 "diverged", step=state.global_step, learning_rate=rate, saved=self._history.saved
             )
-        seen = self._trainer.seen
+        seen = self._trainer.everywhere(self._trainer.seen)
         made, took = state.global_step - self._first_step, time.monotonic() - self._began
         self._tell(
             Step(
@@ -327,7 +341,7 @@ class _Telling(TrainerCallback):
     ) -> None:
         """Decide what follows this step."""
         step, last = state.global_step, state.global_step >= state.max_steps
-        if self._teller.stop_requested and not last:
+        if self._trainer.everywhere(self._teller.stop_requested) and not last:
             self._trainer.stopped_early = True
             control.should_training_stop = control.should_save = True
         elif last or _is_due(step, self._training.save_every):
