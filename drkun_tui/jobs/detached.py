@@ -42,6 +42,9 @@ POLL_S = 0.1
 HAND_OVER_S = 2.0
 """How long a job waits for the process that ran it before."""
 
+NICENESS = 5
+"""How much a job lowers its own priority."""
+
 RUNS_ALREADY = 75
 """Exit code of a process whose job is run by another one."""
 
@@ -91,6 +94,9 @@ class Reporter:
         # Imported late: only jobs need it, not those who watch them.
         import filelock
 
+        # Whoever sits at the screen, and the model that answers there, come first.
+        if hasattr(os, "nice"):
+            os.nice(NICENESS)
         self._folder = folder
         self._lock = filelock.FileLock(folder / _LOCK)
         try:
