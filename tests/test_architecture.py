@@ -22,6 +22,7 @@ FLOORS = [
     {"evaluation"},
     {"training"},
     {"consult"},
+    {"comparison"},
     {"ui"},
     {"app", "commands", "cli", "__main__"},
 ]

@@ -37,6 +37,11 @@ class Plan:
     notice: str = ""
 
     @property
+    def name(self) -> str:
+        """The model's name, with its adapter's."""
+        return self.model.name + (f" + {self.adapter.name}" if self.adapter else "")
+
+    @property
     def prompt(self) -> Prompt | None:
         """How the adapter was trained to be asked; None where nothing says so."""
         trained = self.adapter.provenance if self.adapter else None

@@ -148,7 +148,7 @@ class ConsultScreen(Screen[None]):
         if plan is None:
             header.status = (self._progress,) if self._progress else ()
             return
-        name = one_line(plan.model.name + (f" + {plan.adapter.name}" if plan.adapter else ""), 32)
+        name = one_line(plan.name, 32)
         model = f"{name} {self._progress}".strip()
         parts = [model, t(f"profile.{plan.profile}")]
         if coming := self.app.downloads_running:
