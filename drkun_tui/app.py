@@ -222,8 +222,8 @@ class DrkunApp(Fetching, TrainingWatch):
 
         machine = await asyncio.to_thread(hardware.read)
         choices = []
-        for profile in profiles.LOCAL:
-            possible, reason = profiles.availability(profile, machine)
+        for profile in profiles.Profile:
+            possible, reason = profiles.availability(profile, machine, self.settings)
             choices.append(Choice(str(profile), (t(f"profile.{profile}"), reason), possible))
         plan = self.session.plan
         current = str(self.settings.profile)

@@ -13,7 +13,7 @@ import drkun_tui
 PACKAGE = Path(drkun_tui.__file__).parent
 
 FLOORS = [
-    {"errors", "i18n", "paths", "sampling", "settings"},
+    {"errors", "i18n", "paths", "remote", "sampling", "settings"},
     {"jobs"},
     {"hardware", "profiles", "learned"},
     {"engine"},
@@ -37,7 +37,7 @@ HEAVY = {
 
 ENGINE_ONLY = {
     *("drkun_tui.engine.llama_cpp", "drkun_tui.engine.chat_template", "drkun_tui.engine.host"),
-    *("drkun_tui.engine.probe", "drkun_tui.engine.prompting"),
+    *("drkun_tui.engine.probe", "drkun_tui.engine.prompting", "drkun_tui.engine.openai"),
 }
 """What only the engine's processes may import, besides the Transformers engine."""
 

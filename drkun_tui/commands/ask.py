@@ -84,7 +84,8 @@ async def _ask(question: str, settings: Settings, plan: Plan, *, as_json: bool) 
     speed.record(paths.machine_file(), plan, finished)
     if finished.thinking_truncated and finished.finish_reason == "length":
         _tell(t("consult.thinking_truncated"))
-    _tell(t("consult.demonstration" if plan.model.demonstration else "consult.by_model"))
+    local = "consult.demonstration" if plan.model.demonstration else "consult.by_model"
+    _tell(t("remote.by_model" if plan.server else local))
     if as_json:
         timings = {
             "load_s": ready.load_s,

@@ -48,6 +48,8 @@ def order(plans: Sequence[Plan], machine: Hardware, *, in_turn: bool = False) ->
     free = {"cuda": machine.nvidia.free_bytes if machine.nvidia else 0, "cpu": machine.ram_available}
     need = dict.fromkeys(free, 0)
     for plan in plans:
+        if plan.load.device == "elsewhere":
+            continue
         need[plan.load.device] += _need(plan)
     tight = next((device for device in free if need[device] > free[device]), None)
     device = tight or ("cuda" if need["cuda"] else "cpu")

@@ -15,6 +15,8 @@ from drkun_tui.settings import Settings
 PLUS = "+"
 """Between a base and its adapter."""
 
+REMOTE = "remote"
+
 MOST = 6
 """Contestants at once: more columns nobody can read."""
 
@@ -42,12 +44,20 @@ def enter(spec: str, settings: Settings) -> Contestant:
 
     Args:
         spec: a model's name or path; ``BASE+ADAPTER``; an adapter's name or path alone where its base is
-            here. Names with a plus of their own are looked for first.
+            here; ``remote`` or ``remote:MODEL`` for the configured server. Names with a plus of their own
+            are looked for first.
         settings: profile, context, threads and the adapter's scale are taken from them.
 
     Raises:
         DrkunError: there is no such model, or it cannot be loaded here.
     """
+    place, _, model = spec.partition(":")
+    if place == REMOTE:
+        there = {"profile": REMOTE, "remote_model": model or settings.remote_model}
+        return Contestant(spec, plan_load(msgspec.structs.replace(settings, **there)))
+    if settings.profile == REMOTE:
+        # Chosen for the consultation; what lies here is loaded here.
+        settings = msgspec.structs.replace(settings, profile="auto")
     try:
         return Contestant(spec, _plan(spec, None, settings))
     except DrkunError as error:

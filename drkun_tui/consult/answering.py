@@ -43,6 +43,9 @@ def take(turn: Turn, event: Started | Delta | Finished, before: Mapping[str, int
             turn.usage[name] = (before or {}).get(name, 0) + getattr(event, name)
     else:
         turn.state = _ENDS[event.finish_reason]
+        # Again: a server tells them only now.
+        turn.usage["prompt_tokens"] = event.usage.prompt_tokens
+        turn.usage["reused_tokens"] = event.usage.reused_tokens
         turn.thinking_truncated = event.thinking_truncated
         turn.timings = msgspec.to_builtins(event.timings)
 

@@ -37,6 +37,9 @@ _EXIT_CODES = {
     "adapter_failed": EXIT_NO_MODEL,
     "template_broken": EXIT_NO_MODEL,
     "template_refused": EXIT_NO_MODEL,
+    "remote_no_model": EXIT_NO_MODEL,
+    "remote_which_model": EXIT_NO_MODEL,
+    "remote_no_resume": EXIT_BAD_INPUT,
     "prompt_too_long": EXIT_BAD_INPUT,
 }
 

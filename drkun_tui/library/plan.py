@@ -7,14 +7,16 @@ from pathlib import Path
 
 import msgspec
 
-from drkun_tui import hardware, paths, profiles
+from drkun_tui import hardware, paths, profiles, remote
 from drkun_tui.engine.protocol import Load
-from drkun_tui.errors import EXIT_NO_MODEL, DrkunError
+from drkun_tui.errors import EXIT_BAD_INPUT, EXIT_NO_MODEL, DrkunError
 from drkun_tui.i18n import t
 from drkun_tui.library import adapters, fit, inventory, stores
 from drkun_tui.library.model import Kind, Model
+from drkun_tui.library.printable import printable
 from drkun_tui.library.provenance import Prompt
 from drkun_tui.profiles import Profile
+from drkun_tui.remote import Server
 from drkun_tui.settings import Settings
 
 STARTER = "starter"
@@ -35,6 +37,8 @@ class Plan:
     load: Load
     reason: str
     notice: str = ""
+    server: Server | None = None
+    """Who answers in this machine's place."""
 
     @property
     def name(self) -> str:
@@ -92,8 +96,10 @@ def plan_load(settings: Settings, *, fall_back: bool = False) -> Plan:
 
 
 def _plan(settings: Settings) -> Plan:
-    machine = hardware.read()
     wanted = Profile(settings.profile)
+    if wanted is Profile.REMOTE:
+        return _remote(settings)
+    machine = hardware.read()
     profiles.choose(wanted, machine)  # one that does not work here needs no look at the models
     model = inventory.find(settings.model, folders(settings))
     inventory.ensure_loadable(model)
@@ -127,6 +133,20 @@ def _plan(settings: Settings) -> Plan:
         reason=f"{choice.reason} {context.reason}".strip(),
         notice="" if memory.fits else memory.reason,
     )
+
+
+def _remote(settings: Settings) -> Plan:
+    """How a server's model is asked."""
+    server = remote.server(settings)
+    if server is None:
+        reason = t("hardware.profile_remote_none")
+        raise DrkunError("profile_unavailable", reason, t("remote.none_hint"), EXIT_BAD_INPUT)
+    load = Load(
+        path=server.url, context_length=0, threads=0, engine="openai", device="elsewhere", model=server.model
+    )
+    name = f"{server.model}@{server.host}" if server.model else server.host
+    model = Model(name=printable(name), disk_name=printable(name), kind=Kind.REMOTE, path=Path())
+    return Plan(model, None, Profile.REMOTE, load, server.notice, server.notice, server)
 
 
 def _engine(model: Model, profile: Profile) -> Load:

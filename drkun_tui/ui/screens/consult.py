@@ -150,7 +150,10 @@ class ConsultScreen(Screen[None]):
             return
         name = one_line(plan.name, 32)
         model = f"{name} {self._progress}".strip()
-        parts = [model, t(f"profile.{plan.profile}")]
+        # Where a question goes to is said for as long as it does.
+        host = f" {one_line(plan.server.host, 40)}" if plan.server else ""
+        parts = [model, t(f"profile.{plan.profile}") + host]
+        self.query_one(Transcript).leaves_for = one_line(plan.server.host, 60) if plan.server else ""
         if coming := self.app.downloads_running:
             done = sum(download.done for download in coming)
             total = sum(download.total for download in coming)
@@ -163,7 +166,8 @@ class ConsultScreen(Screen[None]):
         turn = self.session.turn or self.session.last
         if speed := self._speed(turn):
             parts.append(f"{speed:.0f} tok/s")
-        if (ready := self.session.engine.ready) is not None:
+        ready = self.session.engine.ready
+        if ready is not None and ready.context_length:
             parts.append(f"{_thousands(_context_used(turn))}/{_thousands(ready.context_length)}")
         if not self.app.settings.think:
             parts.insert(0, t("consult.no_think"))

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 SAMPLING = ("temperature", "top_p", "top_k", "repeat_penalty", "max_tokens", "seed")
 RELOADS = ("context_length", "threads")
+REMOTE = ("remote_url", "remote_model")
 CHOICES: dict[str, tuple[str, ...]] = {
     "language": ("auto", "zh", "en"),
     "think": ("True", "False"),
@@ -97,6 +98,7 @@ class SettingsScreen(Screen[None]):
         rows += [Row("sampling", name, _shown(sampling[name])) for name in SAMPLING]
         rows += [t("settings.model"), Row("text", "system", settings.system)]
         rows += [Row("number", name, str(getattr(settings, name))) for name in RELOADS]
+        rows += [Row("text", name, getattr(settings, name)) for name in REMOTE]
         rows.append(t("settings.keys"))
         return [*rows, *(Row("key", name, keys) for name, keys in self._keys().items())]
 
@@ -208,7 +210,8 @@ class SettingsScreen(Screen[None]):
             self.app.change_language(value)
             return
         self.app.change_settings(**changes)
-        if row.name in RELOADS and self.app.session.turn is None:
+        reloads = row.name in RELOADS or (row.name in REMOTE and self.app.settings.profile == "remote")
+        if reloads and self.app.session.turn is None:
             self.app.load_model()
         self._fill()
 
