@@ -74,6 +74,7 @@ class DrkunApp(Fetching, TrainingWatch):
         Binding("f2", "go('consult')", "keys.go_consult", id="app.consult", show=False),
         Binding("f3", "go('models')", "keys.go_models", id="app.models", priority=True),
         Binding("f4", "go('training')", "keys.go_training", id="app.training", priority=True),
+        Binding("f5", "go('compare')", "keys.go_compare", id="app.compare", priority=True),
         Binding("f9", "choose_profile", "keys.profile", id="app.profile", show=False),
         Binding("f12", "guide", "keys.guide", id="app.guide", show=False),
         Binding("f6", "go('settings')", "keys.go_settings", id="app.settings", priority=True),
@@ -254,6 +255,10 @@ class DrkunApp(Fetching, TrainingWatch):
             from drkun_tui.ui.screens.training import TrainingScreen
 
             self.push_screen(TrainingScreen())
+        elif place == "compare":
+            from drkun_tui.ui.screens.compare import CompareScreen
+
+            self.push_screen(CompareScreen())
         elif place == "settings":
             from drkun_tui.ui.screens.settings import SettingsScreen
 

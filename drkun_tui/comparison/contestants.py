@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 
+from drkun_tui import remote
 from drkun_tui.errors import EXIT_BAD_INPUT, DrkunError
 from drkun_tui.i18n import t
 from drkun_tui.library import adapters, inventory
-from drkun_tui.library.plan import Plan, folders, plan_load
+from drkun_tui.library.model import Model
+from drkun_tui.library.plan import Plan, folders, loadable, plan_load
+from drkun_tui.library.provenance import Prompt, Provenance
 from drkun_tui.settings import Settings
+from drkun_tui.training import checkpoints
+from drkun_tui.training import recipe as recipes
+from drkun_tui.training.runs import CHECKPOINTS, RECIPE
 
 PLUS = "+"
 """Between a base and its adapter."""
@@ -59,12 +68,12 @@ def enter(spec: str, settings: Settings) -> Contestant:
         # Chosen for the consultation; what lies here is loaded here.
         settings = msgspec.structs.replace(settings, profile="auto")
     try:
-        return Contestant(spec, _plan(spec, None, settings))
+        return Contestant(spec, _as_trained(_plan(spec, None, settings)))
     except DrkunError as error:
         base, plus, adapter = spec.rpartition(PLUS)
         if error.kind != "model_not_found" or not (base.strip() and plus and adapter.strip()):
             raise
-    return Contestant(spec, _plan(base.strip(), adapter.strip(), settings))
+    return Contestant(spec, _as_trained(_plan(base.strip(), adapter.strip(), settings)))
 
 
 def enter_all(specs: list[str], settings: Settings) -> list[Contestant]:
@@ -93,6 +102,83 @@ def _plan(model: str, adapter: str | None, settings: Settings) -> Plan:
         if adapter is not None or error.kind != "model_unusable" or not (base := _base_of(model, settings)):
             raise
     return plan_load(msgspec.structs.replace(chosen, model=base, adapter=model))
+
+
+def available(settings: Settings, runs: Path) -> list[str]:
+    """What can be entered, as `enter` takes it: models, adapters with their bases, the newest checkpoint of
+    each run, the server. Scans the folders: not for the thread that draws.
+
+    Args:
+        runs: where the training runs are.
+    """
+    models = inventory.scan(folders(settings))
+    found = [model.name for model in models if loadable(model)]
+    for model, base in zip(models, adapters.bases(models), strict=True):
+        if base is not None and _goes_with(model, base):
+            found.append(f"{base.name}{PLUS}{model.name}")
+    found += _checkpoints(models, runs)
+    try:
+        server = remote.server(settings)
+    except DrkunError:
+        server = None
+    return [*found, REMOTE] if server else found
+
+
+def usual(settings: Settings, possible: Iterable[str]) -> list[str]:
+    """Who is compared where nobody has been chosen: those of last time, else the adapter in use with its
+    base, else the model in use."""
+    known = set(possible)
+    chosen = [settings.model, *([f"{settings.model}{PLUS}{settings.adapter}"] if settings.adapter else ())]
+    return [spec for spec in settings.contestants or chosen if spec in known]
+
+
+def _checkpoints(models: list[Model], runs: Path) -> list[str]:
+    found = []
+    for folder in sorted(runs.glob("*/" + CHECKPOINTS), reverse=True):
+        newest = checkpoints.newest(folder)
+        recipe = _recipe_of(newest.path) if newest else None
+        if newest is None or recipe is None:
+            continue
+        try:
+            base = inventory.chosen(recipe.base.model, models)
+            if _goes_with(inventory.at(newest.path), base):
+                found.append(f"{base.name}{PLUS}{newest.path}")
+        except DrkunError:
+            # Neither can be entered by whoever names it.
+            continue
+    return found
+
+
+def _goes_with(adapter: Model, base: Model) -> bool:
+    return adapter.complete and loadable(base) and adapters.mismatch(adapter, base) is None
+
+
+def _as_trained(plan: Plan) -> Plan:
+    """A checkpoint is asked as its run trains it, and called by its run."""
+    adapter = plan.adapter
+    if adapter is None or adapter.provenance is not None or (recipe := _recipe_of(adapter.path)) is None:
+        return plan
+    template = "" if recipe.data.template == "chat" else recipe.data.template
+    # Whether its examples have reasoning is known in the end only; until then the reader's wish holds.
+    prompt = Prompt(template=template, system=recipe.data.system, thinking_tags=("<think>", "</think>"))
+    step = adapter.path.name.rpartition("-")[2]
+    return dataclasses.replace(
+        plan,
+        adapter=dataclasses.replace(
+            adapter, name=f"{recipe.adapter.name}@{step}", provenance=Provenance(prompt=prompt)
+        ),
+        load=msgspec.structs.replace(plan.load, template=template),
+    )
+
+
+def _recipe_of(checkpoint: Path) -> recipes.Recipe | None:
+    """The recipe of the run that wrote a checkpoint; None where this folder is none."""
+    if checkpoint.parent.name != CHECKPOINTS:
+        return None
+    try:
+        return recipes.load(checkpoint.parent.parent / RECIPE)
+    except DrkunError:
+        return None
 
 
 def _base_of(adapter: str, settings: Settings) -> str | None:

@@ -71,7 +71,7 @@ class ConsultScreen(Screen[None]):
         Binding("ctrl+l", "list", "keys.list", id="consult.list"),
         Binding("ctrl+s", "search", "keys.search", id="consult.search", show=False),
         Binding("ctrl+o", "copy_answer", "keys.copy_answer", id="consult.copy_answer", show=False),
-        Binding("f5", "copy_code", "keys.copy_code", id="consult.copy_code", show=False),
+        Binding("alt+o", "copy_code", "keys.copy_code", id="consult.copy_code", show=False),
         Binding("alt+up,ctrl+up", "choose(-1)", "keys.previous", id="consult.previous", show=False),
         Binding("alt+down,ctrl+down", "choose(1)", "keys.next", id="consult.next", show=False),
         Binding("pageup", "page(-1)", "keys.page_up", id="consult.page_up", show=False),

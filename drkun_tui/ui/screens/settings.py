@@ -22,8 +22,10 @@ from drkun_tui.settings import Settings
 from drkun_tui.ui.keys import display
 from drkun_tui.ui.screens.ask_text import AskText
 from drkun_tui.ui.screens.choose import Choose
+from drkun_tui.ui.screens.compare import CompareScreen
 from drkun_tui.ui.screens.confirm import Confirm
 from drkun_tui.ui.screens.consult import ConsultScreen
+from drkun_tui.ui.screens.contestants import ChooseContestants
 from drkun_tui.ui.screens.fetch import FetchScreen
 from drkun_tui.ui.screens.help import HelpScreen
 from drkun_tui.ui.screens.models import ModelsScreen
@@ -104,8 +106,17 @@ class SettingsScreen(Screen[None]):
 
     def _owners(self) -> tuple[type[DOMNode], ...]:
         """Whatever has keys."""
-        places = (ConsultScreen, ModelsScreen, FetchScreen, TrainingScreen, NewRunScreen, SettingsScreen)
-        dialogs = (HelpScreen, Confirm, AskText, Choose, Reader, RecipeEditor)
+        places = (ConsultScreen, ModelsScreen, FetchScreen, TrainingScreen, NewRunScreen, CompareScreen)
+        dialogs = (
+            SettingsScreen,
+            ChooseContestants,
+            HelpScreen,
+            Confirm,
+            AskText,
+            Choose,
+            Reader,
+            RecipeEditor,
+        )
         return (type(self.app), Prompt, ConversationList, LineView, RowList, *places, *dialogs)
 
     def _keys(self) -> dict[str, str]:
