@@ -33,6 +33,11 @@ class Server:
     local: bool
 
     @property
+    def name(self) -> str:
+        """The model and where it is."""
+        return f"{self.model}@{self.host}" if self.model else self.host
+
+    @property
     def notice(self) -> str:
         """What has to be said before anything is sent: where it goes."""
         return t("remote.stays" if self.local else "remote.leaves", host=self.host)

@@ -32,8 +32,8 @@ from drkun_tui.settings import Settings
 from drkun_tui.ui.table import GAP, cell, fit_columns
 from drkun_tui.ui.typeset.sanitise import clean, one_line
 
-MARKED = "\x1b[1;4m"
-"""Bold and underlined: a terminal without colours shows it, too."""
+MARKED = "\x1b[4m"
+"""Underlined: a terminal without colours shows it, too."""
 
 
 def run(arguments: argparse.Namespace) -> int:

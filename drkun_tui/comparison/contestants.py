@@ -70,10 +70,21 @@ def enter(spec: str, settings: Settings) -> Contestant:
     try:
         return Contestant(spec, _as_trained(_plan(spec, None, settings)))
     except DrkunError as error:
-        base, plus, adapter = spec.rpartition(PLUS)
-        if error.kind != "model_not_found" or not (base.strip() and plus and adapter.strip()):
+        if error.kind != "model_not_found":
             raise
-    return Contestant(spec, _as_trained(_plan(base.strip(), adapter.strip(), settings)))
+        missing = error
+    # Either name may have a plus of its own.
+    parts = spec.split(PLUS)
+    for at in range(1, len(parts)):
+        base, adapter = PLUS.join(parts[:at]).strip(), PLUS.join(parts[at:]).strip()
+        try:
+            if base and adapter:
+                return Contestant(spec, _as_trained(_plan(base, adapter, settings)))
+        except DrkunError as error:
+            if error.kind != "model_not_found":
+                raise
+            missing = error
+    raise missing
 
 
 def enter_all(specs: list[str], settings: Settings) -> list[Contestant]:
@@ -104,24 +115,24 @@ def _plan(model: str, adapter: str | None, settings: Settings) -> Plan:
     return plan_load(msgspec.structs.replace(chosen, model=base, adapter=model))
 
 
-def available(settings: Settings, runs: Path) -> list[str]:
-    """What can be entered, as `enter` takes it: models, adapters with their bases, the newest checkpoint of
-    each run, the server. Scans the folders: not for the thread that draws.
+def available(settings: Settings, runs: Path) -> dict[str, str]:
+    """Everyone that can be entered: what `enter` takes, and what people call it. Models, adapters with their
+    bases, the newest checkpoint of each run, the server. Scans the folders: not for the thread that draws.
 
     Args:
         runs: where the training runs are.
     """
     models = inventory.scan(folders(settings))
-    found = [model.name for model in models if loadable(model)]
+    found = {model.name: model.name for model in models if loadable(model)}
     for model, base in zip(models, adapters.bases(models), strict=True):
         if base is not None and _goes_with(model, base):
-            found.append(f"{base.name}{PLUS}{model.name}")
-    found += _checkpoints(models, runs)
+            found[f"{base.name}{PLUS}{model.name}"] = f"{base.name} + {model.name}"
+    found |= _checkpoints(models, runs)
     try:
         server = remote.server(settings)
     except DrkunError:
         server = None
-    return [*found, REMOTE] if server else found
+    return found | ({REMOTE: server.name} if server else {})
 
 
 def usual(settings: Settings, possible: Iterable[str]) -> list[str]:
@@ -132,8 +143,8 @@ def usual(settings: Settings, possible: Iterable[str]) -> list[str]:
     return [spec for spec in settings.contestants or chosen if spec in known]
 
 
-def _checkpoints(models: list[Model], runs: Path) -> list[str]:
-    found = []
+def _checkpoints(models: list[Model], runs: Path) -> dict[str, str]:
+    found = {}
     for folder in sorted(runs.glob("*/" + CHECKPOINTS), reverse=True):
         newest = checkpoints.newest(folder)
         recipe = _recipe_of(newest.path) if newest else None
@@ -142,7 +153,8 @@ def _checkpoints(models: list[Model], runs: Path) -> list[str]:
         try:
             base = inventory.chosen(recipe.base.model, models)
             if _goes_with(inventory.at(newest.path), base):
-                found.append(f"{base.name}{PLUS}{newest.path}")
+                called = f"{base.name} + {_called(newest.path, recipe)}"
+                found[f"{base.name}{PLUS}{newest.path}"] = called
         except DrkunError:
             # Neither can be entered by whoever names it.
             continue
@@ -161,14 +173,17 @@ def _as_trained(plan: Plan) -> Plan:
     template = "" if recipe.data.template == "chat" else recipe.data.template
     # Whether its examples have reasoning is known in the end only; until then the reader's wish holds.
     prompt = Prompt(template=template, system=recipe.data.system, thinking_tags=("<think>", "</think>"))
-    step = adapter.path.name.rpartition("-")[2]
     return dataclasses.replace(
         plan,
         adapter=dataclasses.replace(
-            adapter, name=f"{recipe.adapter.name}@{step}", provenance=Provenance(prompt=prompt)
+            adapter, name=_called(adapter.path, recipe), provenance=Provenance(prompt=prompt)
         ),
         load=msgspec.structs.replace(plan.load, template=template),
     )
+
+
+def _called(checkpoint: Path, recipe: recipes.Recipe) -> str:
+    return f"{recipe.adapter.name}@{checkpoint.name.rpartition('-')[2]}"
 
 
 def _recipe_of(checkpoint: Path) -> recipes.Recipe | None:

@@ -144,8 +144,8 @@ def _remote(settings: Settings) -> Plan:
     load = Load(
         path=server.url, context_length=0, threads=0, engine="openai", device="elsewhere", model=server.model
     )
-    name = f"{server.model}@{server.host}" if server.model else server.host
-    model = Model(name=printable(name), disk_name=printable(name), kind=Kind.REMOTE, path=Path())
+    name = printable(server.name)
+    model = Model(name=name, disk_name=name, kind=Kind.REMOTE, path=Path())
     return Plan(model, None, Profile.REMOTE, load, server.notice, server.notice, server)
 
 

@@ -22,7 +22,7 @@ from textual.widgets import Static
 from drkun_tui import hardware, paths
 from drkun_tui.comparison import contestants, records, votes
 from drkun_tui.comparison.contest import Contest, News, Order, order, shuffled
-from drkun_tui.comparison.contestants import MOST, Contestant
+from drkun_tui.comparison.contestants import MOST, REMOTE, Contestant
 from drkun_tui.comparison.differences import differing
 from drkun_tui.comparison.records import Record
 from drkun_tui.consult import safety
@@ -48,8 +48,11 @@ if TYPE_CHECKING:
 PAINT_EVERY_S = 0.1
 """As in the consultation, for all columns together."""
 
-NARROWEST = 32
-"""Cells of a column; where not all have so much, one is shown at a time."""
+SIDE_BY_SIDE = 100
+"""Cells of a screen on which columns stand beside each other; on a narrower one, behind each other."""
+
+NARROWEST = 33
+"""Cells of a column beside others."""
 
 
 class CompareScreen(Screen[None]):
@@ -63,12 +66,12 @@ class CompareScreen(Screen[None]):
         Binding("escape", "stop", "keys.stop", id="compare.stop"),
         *(
             Binding(str(number), f"vote({number})", "keys.vote", id=f"compare.vote_{number}")
-            for number in range(MOST + 1)
+            for number in (*range(1, MOST + 1), 0)
         ),
+        Binding("f8,alt+right", "turn(1)", "keys.next_column", id="compare.next"),
         Binding("ctrl+l", "choose", "keys.contestants", id="compare.choose"),
         Binding("ctrl+r", "again", "keys.another_seed", id="compare.again"),
         Binding("ctrl+b", "blind", "keys.blind", id="compare.blind"),
-        Binding("f8,alt+right", "turn(1)", "keys.next_column", id="compare.next"),
         Binding("alt+left", "turn(-1)", "keys.previous_column", id="compare.previous", show=False),
         Binding("ctrl+o", "order", "keys.order", id="compare.order", show=False),
         Binding("ctrl+s", "votes", "keys.votes", id="compare.votes", show=False),
@@ -86,8 +89,8 @@ class CompareScreen(Screen[None]):
     def __init__(self) -> None:
         super().__init__()
         self._specs: list[str] = []
-        self._possible: list[str] | None = None
-        """What can be entered; None while it is looked for."""
+        self._possible: dict[str, str] | None = None
+        """Everyone that can be entered, with what each is called; None while it is looked for."""
         self._entered: list[Contestant] = []
         """In the order of the columns."""
         self._contest: Contest | None = None
@@ -172,7 +175,8 @@ class CompareScreen(Screen[None]):
         width = max(20, view.size.width - 1)
         lines: list[Line] = [(), (Span(t("compare.title"), "heading"),), ()]
         for number, spec in enumerate(self._specs, start=1):
-            lines.append((Span(f" {number}  ", "label"), Span(one_line(spec, width - 6), "strong")))
+            name = (self._possible or {}).get(spec, spec)
+            lines.append((Span(f" {number}  ", "label"), Span(one_line(name, width - 6), "strong")))
         if self._possible is None:
             lines.append((Span(t("compare.looking"), "dim"),))
         elif len(self._specs) < 2:
@@ -189,21 +193,18 @@ class CompareScreen(Screen[None]):
     @on(Prompt.Submitted)
     def _submitted(self, event: Prompt.Submitted) -> None:
         seed = self.app.settings.sampling.seed
-        self._begin(event.text, random.getrandbits(31) if seed is None else seed)
+        if self._busy():
+            self.query_one(Prompt).give_back(event.text)
+        elif len(self._specs) < 2:
+            self.query_one(Prompt).give_back(event.text)
+            self.query_one(Notice).say(t("compare.choose_two"), "warning")
+        else:
+            self._compare(event.text, random.getrandbits(31) if seed is None else seed)
 
     def action_again(self) -> None:
         """Ask the same question with another seed."""
-        if self._question:
-            self._begin(self._question, random.getrandbits(31))
-
-    def _begin(self, question: str, seed: int) -> None:
-        if self._busy():
-            self.query_one(Prompt).give_back(question if question != self._question else "")
-        elif len(self._specs) < 2:
-            self.query_one(Prompt).give_back(question)
-            self.query_one(Notice).say(t("compare.choose_two"), "warning")
-        else:
-            self._compare(question, seed)
+        if self._question and not self._busy():
+            self._compare(self._question, random.getrandbits(31))
 
     def _busy(self) -> bool:
         if not any(worker.group == "contest" and not worker.is_finished for worker in self.workers):
@@ -252,16 +253,16 @@ class CompareScreen(Screen[None]):
         self.query_one("#advice", Static).update(f"!! {safety.advice(flags, language())}" if flags else "")
         self.set_class(bool(flags), "-danger")
         told = [one.plan.notice for one in entered if one.plan.notice]
-        if told:
-            self.query_one(Notice).say(" ".join(dict.fromkeys(told)), "warning")
+        if not self._order.together:
+            told.append(self._order.reason)
+        self.query_one(Notice).say("  ".join(dict.fromkeys(told)))
         columns = self.query_one("#columns", Horizontal)
         await columns.remove_children()
         await columns.mount_all([ContestColumn(index) for index in range(len(entered))])
         self.set_class(True, "-asked")
-        self.set_class(False, "-no-thoughts")
         self.current = 0
         self._lay_out()
-        columns.query(ComparedText).last().focus()
+        self._columns()[0].texts[1].focus()
         self.refresh_bindings()
         return contest
 
@@ -270,9 +271,8 @@ class CompareScreen(Screen[None]):
 
     def _show_news(self, contest: Contest, index: int, news: News) -> None:
         column = self._columns()[index]
-        if column.turn is None or column.turn not in contest.answers:
-            for each, turn, one in zip(self._columns(), contest.answers, self._entered, strict=True):
-                each.show(turn, one.name, anonymous=self._hidden)
+        if column.turn is None:
+            self._show_turns(contest)
         if isinstance(news, Loading):
             fraction = f" {news.fraction:.0%}" if news.stage == "weights" else ""
             column.tell("" if self._hidden else t(f"consult.loading_{news.stage}") + fraction)
@@ -293,13 +293,27 @@ class CompareScreen(Screen[None]):
                 self._painted = now
                 for each in self._columns():
                     each.grow()
+                self._align()
+
+    def _align(self) -> None:
+        """Let all answers begin on one line: as much room above them as the longest reasoning wants."""
+        thoughts = [column.texts[0] for column in self._columns()]
+        most = max(3, self.query_one("#columns").size.height // 3)
+        # One that is not shown has no width, and its lines are not those that it will have.
+        height = min(most, max((len(text.lines) for text in thoughts if text.size.width), default=1))
+        for text in thoughts:
+            text.styles.height = max(1, height)
+
+    def _show_turns(self, contest: Contest) -> None:
+        for column, turn, one in zip(self._columns(), contest.answers, self._entered, strict=True):
+            column.show(turn, one.name, anonymous=self._hidden)
 
     def _show_end(self, contest: Contest) -> None:
         for column in self._columns():
             column.tell("")
             column.grow()
+        self._align()
         turns = contest.answers
-        self.set_class(not any(turn.reasoning.strip() for turn in turns), "-no-thoughts")
         if any(turn.answer.strip() for turn in turns):
             self._record = Record.of(contest, red_flags=turns[0].red_flags, blind=self._hidden)
             try:
@@ -327,6 +341,7 @@ class CompareScreen(Screen[None]):
 
     @on(ComparedText.Typeset)
     def _typeset(self) -> None:
+        self._align()
         # Several texts are typeset in one go.
         if self._contest is None:
             self.call_after_refresh(self._mark_differences)
@@ -395,8 +410,7 @@ class CompareScreen(Screen[None]):
         if not self.is_mounted:
             return
         columns = self._columns()
-        room = self.query_one("#columns").size.width or self.size.width
-        self.set_class(bool(columns) and room < NARROWEST * len(columns), "-one")
+        self.set_class(self.size.width < max(SIDE_BY_SIDE, NARROWEST * len(columns)), "-one")
         self.watch_current()
         self._show_intro()
         self.refresh_bindings()
@@ -437,6 +451,9 @@ class CompareScreen(Screen[None]):
         told.append(t("compare.bar_together" if together else "compare.bar_in_turn"))
         if self._blind:
             told.append(t("compare.bar_blind"))
+        if any(spec.partition(":")[0] == REMOTE for spec in self._specs) and self._possible:
+            # Where a question goes to is said before it goes.
+            told.append(f"{t('profile.remote')} {one_line(self._possible.get(REMOTE, ''), 40)}")
         bar.told = tuple(told)
         one = self.has_class("-one")
         bar.tabs = (self.current, len(self._columns())) if one else (0, 0)
@@ -452,7 +469,7 @@ class CompareScreen(Screen[None]):
         if action == "again":
             return bool(self._question) and self._contest is None
         if action == "turn":
-            return self.has_class("-one")
+            return self.has_class("-one") and bool(self._entered)
         if action == "choose":
             return self._contest is None
         return True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from textual import on
@@ -26,7 +26,7 @@ class ChooseContestants(ModalScreen[list[str] | None]):
     """Gives what was marked, in the order of marking; None when it was left.
 
     Args:
-        possible: everything that can be entered.
+        possible: everyone that can be entered, with what each is called.
         marked: those of them that are at first.
     """
 
@@ -37,9 +37,9 @@ class ChooseContestants(ModalScreen[list[str] | None]):
         Binding("escape", "dismiss(None)", "keys.close", id="contestants.leave"),
     ]
 
-    def __init__(self, possible: Sequence[str], marked: Sequence[str]) -> None:
+    def __init__(self, possible: Mapping[str, str], marked: Sequence[str]) -> None:
         super().__init__()
-        self._possible = list(possible)
+        self._names, self._possible = possible, list(possible)
         self._marked = [spec for spec in marked if spec in possible]
 
     def compose(self) -> ComposeResult:
@@ -64,7 +64,7 @@ class ChooseContestants(ModalScreen[list[str] | None]):
         for spec in self._possible:
             # Their order is that of the columns.
             number = str(self._marked.index(spec) + 1) if spec in self._marked else " "
-            name = middle_cut(one_line(spec, 300), width - 6)
+            name = middle_cut(one_line(self._names[spec], 300), width - 6)
             lines.append((Span(f"[{number}]  ", "label"), Span(name)))
         listing.show(lines, listing.highlighted or 0)
 
