@@ -203,6 +203,7 @@ def test_a_checkpoint_is_asked_as_its_run_trains_it() -> None:
         base=recipes.Base(model="base"),
         data=recipes.Data(path="demo", system="你是医生。", template="sikao"),
         adapter=recipes.Adapter(name="drkun/mine"),
+        training=recipes.Training(epochs=1),
     )
     (folder / runs.RECIPE).write_text(recipes.dump(recipe), "utf8")
     put_lora(checkpoint)

@@ -76,8 +76,9 @@ class CompareScreen(Screen[None]):
         Binding("ctrl+o", "order", "keys.order", id="compare.order", show=False),
         Binding("ctrl+s", "votes", "keys.votes", id="compare.votes", show=False),
         Binding("ctrl+t", "marks", "keys.marks", id="compare.marks", show=False),
-        Binding("pageup", "page(-1)", "keys.page_up", id="compare.page_up", show=False),
-        Binding("pagedown", "page(1)", "keys.page_down", id="compare.page_down", show=False),
+        # First, or the text that has the focus scrolls alone.
+        Binding("pageup", "page(-1)", "keys.page_up", id="compare.page_up", show=False, priority=True),
+        Binding("pagedown", "page(1)", "keys.page_down", id="compare.page_down", show=False, priority=True),
         Binding("tab", "app.focus_next", "keys.switch_answers", id="compare.switch", show=False),
         # The same key, when there is nothing to stop.
         Binding("escape", "app.go('consult')", "keys.back", id="compare.back"),
