@@ -139,6 +139,9 @@ class DrkunApp(Fetching, TrainingWatch):
 
     def change_settings(self, **changes: Any) -> None:
         """Change settings and keep them; a disk that cannot be written is told, the change holds."""
+        if "model" in changes and self.settings.profile == "remote":
+            # Whoever chooses a model that is here wants it to answer.
+            changes = {"profile": "auto", **changes}
         changed = msgspec.structs.replace(self.settings, **changes)
         if changed == self.settings:
             return

@@ -129,6 +129,7 @@ def test_commands_take_only_text_tools_from_the_screens() -> None:
         "drkun_tui.ui.progress",
         "drkun_tui.ui.table",
         "drkun_tui.ui.typeset",
+        "drkun_tui.ui.vote_table",
     )
     assert all(name.startswith(allowed) for name in taken)
 

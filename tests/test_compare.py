@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.util
 import json
 import os
+import pty
+import re
 import signal
+import subprocess
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -32,11 +36,11 @@ from drkun_tui.sampling import Sampling
 from drkun_tui.settings import Settings
 from drkun_tui.training import recipe as recipes
 from drkun_tui.training import runs
-from tests.conftest import LONG, has_ended
+from tests.conftest import LONG, MakeChild, has_ended
 from tests.gguf_files import lora
 from tests.model_files import put_base, put_lora
 from tests.openai_server import THOUGHTS, WORDS, serving
-from tests.test_cli import run
+from tests.test_cli import DRKUN, end_of, engine_of, run, start
 
 DIZZY = "最近总是头晕，应该怎么办？"
 SEEDED = Sampling(seed=3)
@@ -216,6 +220,15 @@ def test_a_checkpoint_is_asked_as_its_run_trains_it() -> None:
     assert plan.thinks(True)
 
 
+def test_a_scale_belongs_to_its_adapter(adapter: Path) -> None:
+    lora(paths.model_store() / "third.gguf", 3)
+    settings = msgspec.structs.replace(SETTINGS, adapter="other", adapter_scale=0.5)
+    specs = ["starter", "starter+other", "starter+third"]
+    scales = [one.plan.load.adapter_scale for one in enter_all(specs, settings)]
+    assert scales == [1.0, 0.5, 1.0]
+    assert [one.plan.load.adapter_scale for one in enter_all(specs, settings, 1.5)][1:] == [1.5, 1.5]
+
+
 # Memory
 
 
@@ -230,6 +243,14 @@ def test_all_at_once_where_memory_allows(adapter: Path) -> None:
     assert not tight.together
     assert "150 MiB" in tight.reason
     assert not order(plans, machine(8 * GIB), in_turn=True).together
+
+
+def test_servers_take_no_memory_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DRKUN_REMOTE_URL", "http://127.0.0.1:9")
+    plans = [one.plan for one in enter_all(["remote:a", "remote:b"], SETTINGS)]
+    told = order(plans, machine(0))
+    assert told.together
+    assert "MiB" not in told.reason
 
 
 def test_memory_of_the_gpu_and_of_the_machine_are_two(adapter: Path) -> None:
@@ -544,6 +565,62 @@ def test_one_that_fails_leaves_the_others_answer(monkeypatch: pytest.MonkeyPatch
     assert told.code == 4
     assert [found["state"] for found in told.json["answers"]] in (["done", "failed"], ["length", "failed"])
     assert "500" in told.json["answers"][1]["error"]
+
+
+@pytest.mark.usefixtures("known_machine")
+def test_an_interrupt_keeps_what_has_come(adapter: Path) -> None:
+    models = ("--model", "starter", "--model", "starter+other")
+    endless = ("--repeat-penalty", "0.5", "--max-tokens", "0")
+    process = start(*DRKUN, "compare", "你好", *models, *endless, "--json")
+    engine_of(process)
+    assert process.stderr
+    told = b""
+    while told.count("开始回答".encode()) < 2:
+        told += process.stderr.read(1)
+    process.send_signal(signal.SIGINT)
+    ran = end_of(process)
+    assert ran.code == 130
+    assert [found["state"] for found in ran.json["answers"]] == ["cancelled", "cancelled"]
+
+
+@pytest.mark.usefixtures("known_machine")
+def test_an_interrupt_ends_a_load_that_takes_an_hour(child: MakeChild, home: Path, adapter: Path) -> None:
+    child("")
+    (home / "modules" / "llama_cpp.py").write_text("import time\ntime.sleep(3600)\n")
+    process = start(*DRKUN, "compare", "你好", "--model", "starter", "--model", "other", "--json")
+    engine = engine_of(process)
+    process.send_signal(signal.SIGINT)
+    ran = end_of(process)
+    assert ran.code == 130
+    assert [found["state"] for found in ran.json["answers"]] == ["cancelled", "cancelled"]
+    assert has_ended(engine)
+
+
+@pytest.mark.usefixtures("known_machine")
+def test_on_a_terminal_what_differs_is_underlined(adapter: Path) -> None:
+    ours, theirs = pty.openpty()
+    with os.fdopen(ours, "rb", buffering=0) as screen:
+        process = subprocess.Popen(
+            [*DRKUN, "compare", DIZZY, "--model", "starter", "--model", "other", "--seed", "3"],
+            stdout=theirs,
+            stderr=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL,
+        )
+        os.close(theirs)
+        seen = b""
+        # A terminal whose other end is closed is an error to its reader.
+        with contextlib.suppress(OSError):
+            while piece := screen.read(1024):
+                seen += piece
+        assert process.wait() == 0
+    kept = [line for line in records.read() if isinstance(line, Record)]
+    one, other = (words(found.answer) for found in kept[-1].answers)
+    assert one != other
+    text = seen.decode()
+    assert "\x1b[4m" in text
+    # Nothing is lost by it.
+    plain = re.sub(r"\x1b\[\d*m|\s", "", text)
+    assert all("".join(found.answer.split()) in plain for found in kept[-1].answers)
 
 
 def test_the_table_of_votes() -> None:

@@ -436,6 +436,18 @@ async def test_the_profile_remote_is_chosen_and_says_where_questions_go(
             assert host in it.notice()
 
 
+async def test_who_chooses_a_model_that_is_here_is_answered_by_it() -> None:
+    with serving() as (url, does):
+        async with chat(plainly(remote_url=url, profile="remote"), loaded=False) as it:
+            await it.until(lambda: it.app.session.plan)
+            await it.press("f3")
+            await it.until(lambda: "starter" in it.seen())
+            await it.press("enter")
+            await it.until(lambda: settings_on_disk().profile == "auto")
+            turn = await it.ask("你好")
+            assert (turn.model, does.asked) == ("starter", [])
+
+
 async def test_without_an_address_the_profile_says_why_it_cannot_be_chosen() -> None:
     async with chat(loaded=False) as it:
         await it.press("f9")

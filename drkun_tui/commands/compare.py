@@ -29,7 +29,8 @@ from drkun_tui.engine.protocol import Started
 from drkun_tui.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, DrkunError
 from drkun_tui.i18n import language, t
 from drkun_tui.settings import Settings
-from drkun_tui.ui.table import GAP, cell, fit_columns
+from drkun_tui.ui import vote_table
+from drkun_tui.ui.table import GAP
 from drkun_tui.ui.typeset.sanitise import clean, one_line
 
 MARKED = "\x1b[4m"
@@ -49,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
         # One for all: what differs is then the models' doing.
         sampling = msgspec.structs.replace(sampling, seed=random.getrandbits(31))
         settings = msgspec.structs.replace(settings, sampling=sampling)
-    entered = enter_all(arguments.models, settings)
+    entered = enter_all(arguments.models, settings, arguments.adapter_scale)
     plans = [contestant.plan for contestant in entered]
     contest = Contest(
         entered, order(plans, hardware.read(), in_turn=arguments.in_turn), paths.home(), paths.machine_file()
@@ -88,7 +89,7 @@ async def _compare(contest: Contest, question: str, settings: Settings, *, as_js
     turns = contest.answers
     if errors and len(errors) == len(turns):
         raise errors[0]
-    record = Record.of(contest, red_flags=red_flags)
+    record = Record.of(contest)
     records.keep(record)
     if as_json:
         print(json.dumps(_result(record, contest), ensure_ascii=False))
@@ -166,15 +167,7 @@ def _tell_votes(*, as_json: bool) -> int:
     elif not pairs:
         print(t("compare.no_votes"))
     else:
-        rows = votes.rows(pairs)
-        widths = fit_columns(rows, [40, 40, *[12] * 4])
-        for row in rows:
-            print(
-                GAP.join(
-                    cell(clean(text), width, right=column > 1)
-                    for column, (text, width) in enumerate(zip(row, widths, strict=True))
-                ).rstrip()
-            )
+        print("\n".join(vote_table.lines(pairs)))
     return EXIT_DONE
 
 
@@ -189,7 +182,7 @@ def _on_interrupt(contest: Contest) -> None:
     def interrupt() -> None:
         with suppress(ValueError, RuntimeError):
             loop.remove_signal_handler(signal.SIGINT)
-        if contest.pids:
+        if contest.answers:
             contest.stop()
         elif comparing is not None:
             comparing.cancel()

@@ -47,9 +47,10 @@ def order(plans: Sequence[Plan], machine: Hardware, *, in_turn: bool = False) ->
         return Order(False, t("compare.in_turn"))
     free = {"cuda": machine.nvidia.free_bytes if machine.nvidia else 0, "cpu": machine.ram_available}
     need = dict.fromkeys(free, 0)
-    for plan in plans:
-        if plan.load.device == "elsewhere":
-            continue
+    here = [plan for plan in plans if plan.load.device != "elsewhere"]
+    if not here:
+        return Order(True, t("compare.all_elsewhere"))
+    for plan in here:
         need[plan.load.device] += _need(plan)
     tight = next((device for device in free if need[device] > free[device]), None)
     device = tight or ("cuda" if need["cuda"] else "cpu")
@@ -104,7 +105,8 @@ class Contest:
         # A paste or an argument can hold half a character, which no pipe and no file takes.
         question = question.encode("utf8", "replace").decode("utf8")
         self._stop.clear()
-        self.answers = [self._turn(c.plan, question, sampling, think) for c in self.contestants]
+        flags = safety.red_flags(question)
+        self.answers = [self._turn(c.plan, question, flags, sampling, think) for c in self.contestants]
         came: asyncio.Queue[tuple[int, News] | None] = asyncio.Queue()
 
         async def follow(indices: Iterable[int]) -> None:
@@ -149,11 +151,15 @@ class Contest:
     async def _answer(self, index: int, sampling: Sampling, think: bool, system: str) -> AsyncIterator[News]:
         turn, engine, plan = self.answers[index], self._engines[index], self.contestants[index].plan
         try:
-            if not self._stop.is_set() and not engine.loaded:
-                async for progress in engine.load(self._share(plan.load)):
-                    yield progress
-                    if self._stop.is_set():
-                        break
+            if not self._stop.is_set():
+                ending = asyncio.create_task(self._end_when_stopped(engine))
+                try:
+                    async for progress in engine.load(self._share(plan.load)):
+                        yield progress
+                        if self._stop.is_set():
+                            break
+                finally:
+                    ending.cancel()
             if self._stop.is_set() or engine.ready is None:
                 return
             load_s = engine.ready.load_s
@@ -173,13 +179,20 @@ class Contest:
                 if self._stop.is_set():
                     engine.cancel()
         except DrkunError as error:
-            answering.fail(turn, error.message)
-            yield error
+            # One that was stopped while it loaded has died of that.
+            if not self._stop.is_set():
+                answering.fail(turn, error.message)
+                yield error
         finally:
             if turn.state is State.STREAMING:
                 turn.state = State.CANCELLED
-            if not self.order.together or not engine.loaded:
-                await engine.close()
+            # It has answered, and another may want its memory.
+            await engine.close()
+
+    async def _end_when_stopped(self, engine: EngineClient) -> None:
+        """A load hears no cancel, and can take minutes."""
+        await self._stop.wait()
+        await engine.close()
 
     def _share(self, load: Load) -> Load:
         """Who answers at once on the same cores shares them: threads that wait for one another only heat."""
@@ -188,13 +201,13 @@ class Contest:
         computing = sum(1 for c in self.contestants if c.plan.load.device == load.device)
         return msgspec.structs.replace(load, threads=max(1, load.threads // computing))
 
-    def _turn(self, plan: Plan, question: str, sampling: Sampling, think: bool) -> Turn:
+    def _turn(self, plan: Plan, question: str, red_flags: list[str], sampling: Sampling, think: bool) -> Turn:
         turn = Turn(
             id=0,
             conversation_id=0,
             question=question,
             sampling={**msgspec.to_builtins(sampling), "think": think},
-            red_flags=safety.red_flags(question),
+            red_flags=red_flags,
             created_at=time.time(),
         )
         answering.name_model(turn, plan)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,14 +48,16 @@ class Contestant:
         return self.plan.name
 
 
-def enter(spec: str, settings: Settings) -> Contestant:
+def enter(spec: str, settings: Settings, scale: float | None = None) -> Contestant:
     """The contestant that a text names.
 
     Args:
         spec: a model's name or path; ``BASE+ADAPTER``; an adapter's name or path alone where its base is
             here; ``remote`` or ``remote:MODEL`` for the configured server. Names with a plus of their own
             are looked for first.
-        settings: profile, context, threads and the adapter's scale are taken from them.
+        settings: profile, context and threads are taken from them.
+        scale: what every adapter's change is multiplied with; None for what the settings have for theirs,
+            and 1 for any other.
 
     Raises:
         DrkunError: there is no such model, or it cannot be loaded here.
@@ -68,7 +70,7 @@ def enter(spec: str, settings: Settings) -> Contestant:
         # Chosen for the consultation; what lies here is loaded here.
         settings = msgspec.structs.replace(settings, profile="auto")
     try:
-        return Contestant(spec, _as_trained(_plan(spec, None, settings)))
+        return Contestant(spec, _as_trained(_plan(spec, None, settings, scale)))
     except DrkunError as error:
         if error.kind != "model_not_found":
             raise
@@ -79,7 +81,7 @@ def enter(spec: str, settings: Settings) -> Contestant:
         base, adapter = PLUS.join(parts[:at]).strip(), PLUS.join(parts[at:]).strip()
         try:
             if base and adapter:
-                return Contestant(spec, _as_trained(_plan(base, adapter, settings)))
+                return Contestant(spec, _as_trained(_plan(base, adapter, settings, scale)))
         except DrkunError as error:
             if error.kind != "model_not_found":
                 raise
@@ -87,8 +89,8 @@ def enter(spec: str, settings: Settings) -> Contestant:
     raise missing
 
 
-def enter_all(specs: list[str], settings: Settings) -> list[Contestant]:
-    """All contestants, in the order given.
+def enter_all(specs: Sequence[str], settings: Settings, scale: float | None = None) -> list[Contestant]:
+    """All contestants, in the order given, as `enter` takes them.
 
     Raises:
         DrkunError: as `enter`; ``too_few`` or ``too_many``, or one takes part twice (``twice``).
@@ -98,15 +100,18 @@ def enter_all(specs: list[str], settings: Settings) -> list[Contestant]:
         raise DrkunError(
             kind, t(f"compare.{kind}", most=MOST), t("compare.number_hint", most=MOST), EXIT_BAD_INPUT
         )
-    entered = [enter(spec, settings) for spec in specs]
+    entered = [enter(spec, settings, scale) for spec in specs]
     names = [contestant.name for contestant in entered]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise DrkunError("twice", t("compare.twice", name=twice), t("compare.twice_hint"), EXIT_BAD_INPUT)
     return entered
 
 
-def _plan(model: str, adapter: str | None, settings: Settings) -> Plan:
-    chosen = msgspec.structs.replace(settings, model=model, adapter=adapter)
+def _plan(model: str, adapter: str | None, settings: Settings, scale: float | None) -> Plan:
+    if scale is None:
+        # A scale belongs to the adapter that it was chosen for.
+        scale = settings.adapter_scale if adapter == settings.adapter else 1.0
+    chosen = msgspec.structs.replace(settings, model=model, adapter=adapter, adapter_scale=scale)
     try:
         return plan_load(chosen)
     except DrkunError as error:

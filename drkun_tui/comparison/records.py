@@ -75,7 +75,7 @@ class Record(msgspec.Struct, frozen=True, tag="comparison", kw_only=True):
     answers: list[Answer]
 
     @classmethod
-    def of(cls, contest: Contest, *, red_flags: list[str], blind: bool = False) -> Record:
+    def of(cls, contest: Contest, *, blind: bool = False) -> Record:
         """What a contest that has ended gave.
 
         Args:
@@ -87,7 +87,7 @@ class Record(msgspec.Struct, frozen=True, tag="comparison", kw_only=True):
             at=time.time(),
             question=turns[0].question,
             sampling={**turns[0].sampling},
-            red_flags=red_flags,
+            red_flags=turns[0].red_flags,
             together=contest.order.together,
             blind=blind,
             answers=[Answer.of(c.name, turn) for c, turn in zip(contest.contestants, turns, strict=True)],

@@ -9,7 +9,6 @@ from math import comb
 from typing import Any
 
 from drkun_tui.comparison.records import Line, Record
-from drkun_tui.i18n import t
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,15 +72,3 @@ def tally(lines: Iterable[Line]) -> list[Pair]:
             counted[0 if winner == first else 1 if winner == second else 2] += 1
     pairs = [Pair(one, other, *counted) for (one, other), counted in counts.items()]
     return sorted(pairs, key=lambda pair: -(pair.wins + pair.losses + pair.equal))
-
-
-def rows(pairs: Iterable[Pair]) -> list[tuple[str, ...]]:
-    """The table as rows of cells, its titles first; names are not yet fit for a screen."""
-    titles = ("one", "other", "wins", "losses", "equal", "p")
-    return [
-        tuple(t(f"compare.column_{title}") for title in titles),
-        *(
-            (pair.one, pair.other, str(pair.wins), str(pair.losses), str(pair.equal), f"{pair.p:.3f}")
-            for pair in pairs
-        ),
-    ]

@@ -139,6 +139,9 @@ class EngineClient:
             await job.start()
         except OSError as error:
             raise _error("start_failed", reason=str(error)) from error
+        if self._job is not job:
+            # Closed while it started.
+            await job.close()
         job.send(protocol.encode(request))
         while self.ready is None:
             event = await job.next_event()

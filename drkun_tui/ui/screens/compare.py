@@ -8,15 +8,12 @@ import time
 from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
-from rich.cells import cell_len
-from rich.text import Text
 from textual import events, on, work
-from textual.app import ComposeResult, RenderResult
+from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.reactive import reactive
 from textual.screen import Screen
-from textual.widget import Widget
 from textual.widgets import Static
 
 from drkun_tui import hardware, paths
@@ -30,11 +27,12 @@ from drkun_tui.engine.client import Restarting
 from drkun_tui.engine.protocol import Delta, Loading
 from drkun_tui.errors import DrkunError
 from drkun_tui.i18n import language, t
+from drkun_tui.ui import vote_table
 from drkun_tui.ui.screens.contestants import ChooseContestants
 from drkun_tui.ui.screens.reader import Reader
-from drkun_tui.ui.table import GAP, cell, fit_columns
-from drkun_tui.ui.typeset.sanitise import clean, one_line
+from drkun_tui.ui.typeset.sanitise import one_line
 from drkun_tui.ui.typeset.wrap import Line, Span, wrap
+from drkun_tui.ui.widgets.contest_bar import ContestBar
 from drkun_tui.ui.widgets.contest_column import ComparedText, ContestColumn
 from drkun_tui.ui.widgets.header import Header
 from drkun_tui.ui.widgets.key_hints import KeyHints
@@ -316,7 +314,7 @@ class CompareScreen(Screen[None]):
         self._align()
         turns = contest.answers
         if any(turn.answer.strip() for turn in turns):
-            self._record = Record.of(contest, red_flags=turns[0].red_flags, blind=self._hidden)
+            self._record = Record.of(contest, blind=self._hidden)
             try:
                 records.keep(self._record)
             except DrkunError as error:
@@ -403,7 +401,9 @@ class CompareScreen(Screen[None]):
         except DrkunError as error:
             self.query_one(Notice).fail(error)
             return
-        await self.app.push_screen_wait(Reader(t("compare.votes_title"), _vote_text(pairs), markdown=False))
+        shown = [*vote_table.lines(pairs), "", t("compare.p_help")] if pairs else [t("compare.no_votes")]
+        text = "\n".join(shown)
+        await self.app.push_screen_wait(Reader(t("compare.votes_title"), text, markdown=False))
 
     # What is shown
 
@@ -474,41 +474,3 @@ class CompareScreen(Screen[None]):
         if action == "choose":
             return self._contest is None
         return True
-
-
-class ContestBar(Widget):
-    """One line: the question, and how it is asked."""
-
-    question: reactive[str] = reactive("")
-    told: reactive[tuple[str, ...]] = reactive(())
-    tabs: reactive[tuple[int, int]] = reactive((0, 0))
-    """Which column is shown, of how many; (0, 0) where all are."""
-
-    def render(self) -> RenderResult:
-        """The line."""
-        right = GAP.join(self.told)
-        shown, count = self.tabs
-        line = Text(no_wrap=True, overflow="crop")
-        for index in range(count):
-            line.append(f" {index + 1} ", "reverse bold" if index == shown else "")
-        if count:
-            line.append(" ")
-        room = self.size.width - line.cell_len - cell_len(right) - 2
-        line.append(cell(one_line(self.question, max(1, room)), max(1, room)), "bold")
-        return line.append("  " + right)
-
-
-def _vote_text(pairs: list[votes.Pair]) -> str:
-    """The table of votes, or that there is none."""
-    if not pairs:
-        return t("compare.no_votes")
-    rows = [[one_line(text, 60) for text in row] for row in votes.rows(pairs)]
-    widths = fit_columns(rows, [34, 34, *[10] * 4])
-    lines = [
-        GAP.join(
-            cell(text, width, right=column > 1)
-            for column, (text, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-    return "\n".join([clean(line) for line in lines] + ["", t("compare.p_help")])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from rich.cells import cell_len
 from rich.text import Text
@@ -205,12 +205,12 @@ class ComparedText(LineView):
         self.post_message(self.Typeset())
 
 
-def _pieces(span: Span, marks: object) -> list[Span]:
+def _pieces(span: Span, marks: Iterator[bool]) -> list[Span]:
     """A span cut where marked words begin and end."""
     out: list[Span] = []
     at, text = 0, span.text
     for start, end in tokens(text):
-        style = f"{span.style} {DIFFERS}".strip() if next(marks) else span.style  # type: ignore[call-overload]
+        style = f"{span.style} {DIFFERS}".strip() if next(marks) else span.style
         for piece in (Span(text[at:start], span.style), Span(text[start:end], style)):
             if out and out[-1].style == piece.style:
                 out[-1] = Span(out[-1].text + piece.text, piece.style)
