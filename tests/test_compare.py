@@ -264,10 +264,11 @@ def test_memory_of_the_gpu_and_of_the_machine_are_two(adapter: Path) -> None:
 
 def test_the_order_of_a_blind_comparison_is_drawn_by_its_seed() -> None:
     entered = [Contestant(name, None) for name in "abcd"]  # type: ignore[arg-type]
-    orders = {tuple(one.spec for one in shuffled(entered, seed)) for seed in range(60)}
+    orders = {tuple(one.spec for one in shuffled(entered, seed, DIZZY)) for seed in range(60)}
     assert len(orders) > 12
     assert all(sorted(found) == list("abcd") for found in orders)
-    assert shuffled(entered, 5) == shuffled(entered, 5)
+    assert shuffled(entered, 5, "a") == shuffled(entered, 5, "a")
+    assert len({tuple(one.spec for one in shuffled(entered, 5, str(n))) for n in range(60)}) > 12
 
 
 # Asking

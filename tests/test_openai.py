@@ -174,6 +174,12 @@ def test_a_model_that_the_server_has_not(does: Behaviour, tmp_path: Path) -> Non
     assert "made-up, another" in str(event.values["known"])
 
 
+def test_a_name_without_ollamas_tag(does: Behaviour, tmp_path: Path) -> None:
+    does.models = ["qwen3:latest"]
+    with EngineProcess(tmp_path / "engine.log") as process:
+        assert isinstance(load(process, "qwen3"), Ready)
+
+
 def test_a_server_without_a_list_of_models(does: Behaviour, tmp_path: Path) -> None:
     does.models = None
     with EngineProcess(tmp_path / "engine.log") as process:

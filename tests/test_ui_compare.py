@@ -260,6 +260,18 @@ async def test_equally_good_is_a_vote() -> None:
         assert [line.best for line in kept() if isinstance(line, Vote)] == [None]
 
 
+async def test_what_cannot_be_kept_is_told_and_the_names_are_shown() -> None:
+    paths.comparisons().mkdir()
+    async with chat(plainly(contestants=TWO), loaded=False) as it:
+        screen = await at_compare(it)
+        await it.press("ctrl+b")
+        await it.type(DIZZY + "\r")
+        await it.until(lambda: "comparisons.jsonl" in it.notice())
+        assert "starter" in it.seen("#columns")
+        assert screen._record is None
+        assert t("keys.vote") not in it.hints()
+
+
 async def test_a_number_in_the_prompt_is_no_vote() -> None:
     async with chat(plainly(contestants=TWO), loaded=False) as it:
         await at_compare(it)

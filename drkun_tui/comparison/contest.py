@@ -66,13 +66,14 @@ def _need(plan: Plan) -> int:
     return fit.need(shape, plan.profile, plan.load.context_length, added).total
 
 
-def shuffled(contestants: Sequence[Contestant], seed: int) -> list[Contestant]:
-    """The contestants in an order that the seed decides."""
-    return random.Random(seed).sample(list(contestants), len(contestants))  # noqa: S311  # no secret
+def shuffled(contestants: Sequence[Contestant], seed: int, question: str) -> list[Contestant]:
+    """The contestants in an order that seed and question decide: a seed that is set for good must not give
+    the same order to every question."""
+    return random.Random(f"{seed} {question}").sample(list(contestants), len(contestants))  # noqa: S311  # no secret
 
 
 class Contest:
-    """Several models in engine processes of their own. To be closed in the end.
+    """One question to several models in engine processes of their own. To be closed in the end.
 
     Args:
         contestants: in the order in which they answer.
@@ -87,7 +88,7 @@ class Contest:
         self.contestants = list(contestants)
         self.order = order
         self.answers: list[Turn] = []
-        """One for each contestant, once something was asked."""
+        """One for each contestant, once they have been asked."""
         self._engines = [
             EngineClient(logs / f"engine-{number}.log", machine_memory)
             for number in range(1, len(contestants) + 1)
@@ -97,14 +98,13 @@ class Contest:
     async def ask(
         self, question: str, *, sampling: Sampling, think: bool = True, system: str = ""
     ) -> AsyncIterator[tuple[int, News]]:
-        """Ask everyone; what comes is told with the contestant's index, and stands in `answers` before.
+        """Ask everyone, once; what comes is told with the contestant's index, and stands in `answers` before.
 
         Args:
             sampling: with a seed, or every contestant would draw another one.
         """
         # A paste or an argument can hold half a character, which no pipe and no file takes.
         question = question.encode("utf8", "replace").decode("utf8")
-        self._stop.clear()
         flags = safety.red_flags(question)
         self.answers = [self._turn(c.plan, question, flags, sampling, think) for c in self.contestants]
         came: asyncio.Queue[tuple[int, News] | None] = asyncio.Queue()
@@ -159,6 +159,8 @@ class Contest:
                         if self._stop.is_set():
                             break
                 finally:
+                    if self._stop.is_set():
+                        await ending
                     ending.cancel()
             if self._stop.is_set() or engine.ready is None:
                 return

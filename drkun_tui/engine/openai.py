@@ -36,6 +36,9 @@ POLL_S = 0.05
 LINE_LIMIT = 1 << 20
 """Bytes of the longest line that is read."""
 
+LIST_LIMIT = 1 << 24
+"""Bytes of a list of models."""
+
 _OPEN, _CLOSE = XML_SPELLINGS[0].open, XML_SPELLINGS[0].close
 _REFUSES_FIELDS = (400, 422)
 
@@ -96,7 +99,8 @@ class OpenAi:
         self._model = request.model or (ids[0] if ids else "")
         if not self._model:
             raise EngineError("remote_which_model", host=self._host)
-        if ids and self._model not in ids:
+        # Ollama answers to a name without its tag, too.
+        if ids and not {self._model, f"{self._model}:latest"} & {*ids}:
             shown = ", ".join(ids[:5])
             raise EngineError("remote_no_model", host=self._host, model=self._model, known=shown[:200])
         context = next((_context(model) for model in known if model.id == self._model), 0)
@@ -186,7 +190,7 @@ class OpenAi:
                 if response.status_code == 404:
                     return []
                 self._ensure_good(response)
-                return _decode_models(response.raw.read(LINE_LIMIT)).data
+                return _decode_models(response.raw.read(LIST_LIMIT)).data
         except (msgspec.MsgspecError, UnicodeDecodeError):
             raise EngineError("remote_garbage", host=self._host) from None
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:

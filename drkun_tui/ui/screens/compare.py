@@ -23,6 +23,7 @@ from drkun_tui.comparison.contestants import MOST, REMOTE, Contestant
 from drkun_tui.comparison.differences import differing
 from drkun_tui.comparison.records import Record
 from drkun_tui.consult import safety
+from drkun_tui.consult.conversation import State
 from drkun_tui.engine.client import Restarting
 from drkun_tui.engine.protocol import Delta, Loading
 from drkun_tui.errors import DrkunError
@@ -48,6 +49,9 @@ PAINT_EVERY_S = 0.1
 
 SIDE_BY_SIDE = 100
 """Cells of a screen on which columns stand beside each other; on a narrower one, behind each other."""
+
+WHOLE = (State.DONE, State.LENGTH)
+"""How answers end that can be voted on."""
 
 NARROWEST = 33
 """Cells of a column beside others."""
@@ -160,6 +164,7 @@ class CompareScreen(Screen[None]):
         """Back to the beginning: other contestants, nothing asked."""
         self._record, self._entered, self._question, self._hidden = None, [], "", False
         self.query_one("#advice", Static).update("")
+        self.query_one("#columns").remove_children()
         self.query_one(Notice).clear()
         self._show_intro()
         self.refresh_bindings()
@@ -244,7 +249,7 @@ class CompareScreen(Screen[None]):
         entered = await asyncio.to_thread(contestants.enter_all, self._specs, settings)
         machine = await asyncio.to_thread(hardware.read)
         self._order = order([one.plan for one in entered], machine, in_turn=self._in_turn)
-        self._entered = shuffled(entered, seed) if self._blind else entered
+        self._entered = shuffled(entered, seed, question) if self._blind else entered
         self._hidden, self._record = self._blind, None
         self._question, self._seed = question, seed
         self._contest = contest = Contest(self._entered, self._order, paths.home(), paths.machine_file())
@@ -314,16 +319,19 @@ class CompareScreen(Screen[None]):
         self._align()
         turns = contest.answers
         if any(turn.answer.strip() for turn in turns):
-            self._record = Record.of(contest, blind=self._hidden)
+            record = Record.of(contest, blind=self._hidden)
             try:
-                records.keep(self._record)
+                records.keep(record)
+                self._record = record
             except DrkunError as error:
                 self.query_one(Notice).fail(error)
         if self._hidden:
-            if self._record is not None and all(turn.answer.strip() for turn in turns):
-                warning = "compare.some_demonstration" if any(turn.demonstration for turn in turns) else ""
-                said = t("compare.vote_now", last=len(turns))
-                self.query_one(Notice).say(f"{said}  {t(warning) if warning else ''}".strip())
+            whole = all(turn.answer.strip() and turn.state in WHOLE for turn in turns)
+            if self._record is not None and whole:
+                said = [t("compare.vote_now", last=len(turns))]
+                if any(turn.demonstration for turn in turns):
+                    said.append(t("compare.some_demonstration"))
+                self.query_one(Notice).say("  ".join(said))
             else:
                 # There is nothing to choose from.
                 self._reveal()

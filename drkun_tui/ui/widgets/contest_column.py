@@ -32,6 +32,7 @@ class ContestColumn(Vertical):
     def __init__(self, index: int) -> None:
         super().__init__(classes="contestant")
         self._index = index
+        self._anonymous = False
         self.turn: Turn | None = None
 
     def compose(self) -> ComposeResult:
@@ -94,8 +95,6 @@ class ContestColumn(Vertical):
         if not self._anonymous:
             said.append(Span(origin(turn), "warning" if turn.demonstration else "dim"))
         return said
-
-    _anonymous = False
 
 
 class ColumnHead(Widget):
@@ -176,7 +175,9 @@ class ComparedText(LineView):
         self.lines_changed(0, follow=False)
 
     def on_resize(self) -> None:
-        """Break the lines anew."""
+        """Break the lines anew where their width is another."""
+        if self._wrapper.width == self._width:
+            return
         self._wrapper = Wrapper(self._width)
         self._wrapper.append(clean(self._text))
         if self._ended:
