@@ -50,6 +50,9 @@ PAINT_EVERY_S = 0.1
 SIDE_BY_SIDE = 100
 """Cells of a screen on which columns stand beside each other; on a narrower one, behind each other."""
 
+ONE_LINE = 50
+"""Cells of a column on which all figures find room on one line."""
+
 WHOLE = (State.DONE, State.LENGTH)
 """How answers end that can be voted on."""
 
@@ -420,6 +423,8 @@ class CompareScreen(Screen[None]):
             return
         columns = self._columns()
         self.set_class(self.size.width < max(SIDE_BY_SIDE, NARROWEST * len(columns)), "-one")
+        beside = 1 if self.has_class("-one") else max(1, len(columns))
+        self.set_class(self.size.width // beside < ONE_LINE, "-tight")
         self.watch_current()
         self._show_intro()
         self.refresh_bindings()

@@ -21,7 +21,7 @@ from drkun_tui.ui.typeset.markdown import render_block
 from drkun_tui.ui.typeset.sanitise import clean, one_line
 from drkun_tui.ui.typeset.wrap import Line, Span, Wrapper, wrap
 from drkun_tui.ui.widgets.line_view import LineView
-from drkun_tui.ui.widgets.transcript import origin
+from drkun_tui.ui.widgets.transcript import origin, outcome
 
 DIFFERS = "differs"
 
@@ -82,16 +82,8 @@ class ContestColumn(Vertical):
         self.query_one(ColumnHead).progress = loading
 
     def _ending(self, turn: Turn) -> list[Span]:
-        """How it ended, and that a model wrote it. Nameless ones all say the same."""
-        said = []
-        if turn.thinking_truncated and turn.state is State.LENGTH:
-            said.append(Span(t("consult.thinking_truncated"), "warning"))
-        elif turn.state is not State.DONE:
-            said.append(Span(t(f"consult.state_{turn.state}"), "warning"))
-        elif not turn.answer.strip():
-            said.append(Span(t("consult.empty_answer"), "warning"))
-        if turn.error:
-            said.append(Span(clean(turn.error), "danger"))
+        """How it ended, and unless that would give it away, of what kind the model is that wrote it."""
+        said = outcome(turn, answered=bool(turn.answer.strip()))
         if not self._anonymous:
             said.append(Span(origin(turn), "warning" if turn.demonstration else "dim"))
         return said
@@ -106,16 +98,19 @@ class ColumnHead(Widget):
     figures: reactive[tuple[str, ...]] = reactive(())
 
     def render(self) -> RenderResult:
-        """Two lines."""
+        """The name, and as many lines of figures as there is room for."""
         width = max(1, self.size.width)
-        number = f" {self.number} "
-        head = Text(number, style="reverse bold", no_wrap=True, overflow="crop")
-        head.append(" " + middle_cut(one_line(self.contestant, 200), width - 5), "not reverse bold")
-        line = self.progress or ""
-        for part in () if line else self.figures:
-            if cell_len(line) + cell_len(part) + len(GAP) <= width:
-                line += (GAP if line else "") + part
-        return head.append("\n" + line, "not reverse not bold")
+        head = Text(no_wrap=True, overflow="crop")
+        head.append(f" {self.number} ", "reverse bold")
+        head.append(" " + middle_cut(one_line(self.contestant, 200), width - 5), "bold")
+        lines = [self.progress]
+        for part in () if self.progress else self.figures:
+            longer = f"{lines[-1]}{GAP}{part}" if lines[-1] else part
+            if cell_len(longer) <= width:
+                lines[-1] = longer
+            else:
+                lines.append(part)
+        return head.append("\n" + "\n".join(lines))
 
 
 class ComparedText(LineView):
@@ -150,6 +145,9 @@ class ComparedText(LineView):
             ended: nothing more will come.
             below: put under it in the end.
         """
+        if ended and self._ended and text == self._text and list(below) == self._below:
+            # Another column goes on.
+            return
         new = text[len(self._text) :]
         if len(text) < len(self._text):
             self._wrapper, new = Wrapper(self._width), text

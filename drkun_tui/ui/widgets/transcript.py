@@ -207,6 +207,24 @@ def origin(turn: Turn) -> str:
     return t("consult.demonstration" if turn.demonstration else "consult.by_model")
 
 
+def outcome(turn: Turn, *, answered: bool) -> list[Span]:
+    """How an answer ended, where it was not well.
+
+    Args:
+        answered: there is something to read.
+    """
+    said = []
+    if turn.thinking_truncated and turn.state is State.LENGTH:
+        said.append(Span(t("consult.thinking_truncated"), "warning"))
+    elif turn.state is not State.DONE:
+        said.append(Span(t(f"consult.state_{turn.state}"), "warning"))
+    elif not answered:
+        said.append(Span(t("consult.empty_answer"), "warning"))
+    if turn.error:
+        said.append(Span(clean(turn.error), "danger"))
+    return said
+
+
 class TurnLines:
     """The lines of one turn at one width; they grow while its answer streams."""
 
@@ -295,14 +313,8 @@ class TurnLines:
         has_answer = len(self.lines) > self._answer_at
         if has_answer:
             lines.append(BLANK)
-        if turn.thinking_truncated and turn.state is State.LENGTH:
-            lines += self._note(t("consult.thinking_truncated"), "warning")
-        elif turn.state is not State.DONE:
-            lines += self._note(t(f"consult.state_{turn.state}"), "warning")
-        elif not has_answer:
-            lines += self._note(t("consult.empty_answer"), "warning")
-        if turn.error:
-            lines += self._note(clean(turn.error), "danger")
+        for note in outcome(turn, answered=has_answer):
+            lines += self._note(note.text, note.style)
         lines += self._indent(wrap(self._origin(), self._inner))
         return lines
 
