@@ -38,6 +38,7 @@ picture: $(SETUP)
 	$(BIN)/python scripts/picture.py
 	$(BIN)/python scripts/picture_models.py
 	$(BIN)/python scripts/picture_training.py
+	$(BIN)/python scripts/picture_compare.py
 
 # `--without-pip` and `pip --python` also work where the system's Python has no ensurepip.
 $(BIN)/python:

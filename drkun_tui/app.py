@@ -74,6 +74,7 @@ class DrkunApp(Fetching, TrainingWatch):
         Binding("f2", "go('consult')", "keys.go_consult", id="app.consult", show=False),
         Binding("f3", "go('models')", "keys.go_models", id="app.models", priority=True),
         Binding("f4", "go('training')", "keys.go_training", id="app.training", priority=True),
+        Binding("f5", "go('compare')", "keys.go_compare", id="app.compare", priority=True),
         Binding("f9", "choose_profile", "keys.profile", id="app.profile", show=False),
         Binding("f12", "guide", "keys.guide", id="app.guide", show=False),
         Binding("f6", "go('settings')", "keys.go_settings", id="app.settings", priority=True),
@@ -138,6 +139,9 @@ class DrkunApp(Fetching, TrainingWatch):
 
     def change_settings(self, **changes: Any) -> None:
         """Change settings and keep them; a disk that cannot be written is told, the change holds."""
+        if "model" in changes and self.settings.profile == "remote":
+            # Whoever chooses a model that is here wants it to answer.
+            changes = {"profile": "auto", **changes}
         changed = msgspec.structs.replace(self.settings, **changes)
         if changed == self.settings:
             return
@@ -224,8 +228,8 @@ class DrkunApp(Fetching, TrainingWatch):
 
         machine = await asyncio.to_thread(hardware.read)
         choices = []
-        for profile in profiles.LOCAL:
-            possible, reason = profiles.availability(profile, machine)
+        for profile in profiles.Profile:
+            possible, reason = profiles.availability(profile, machine, self.settings)
             choices.append(Choice(str(profile), (t(f"profile.{profile}"), reason), possible))
         plan = self.session.plan
         current = str(self.settings.profile)
@@ -256,6 +260,10 @@ class DrkunApp(Fetching, TrainingWatch):
             from drkun_tui.ui.screens.training import TrainingScreen
 
             self.push_screen(TrainingScreen())
+        elif place == "compare":
+            from drkun_tui.ui.screens.compare import CompareScreen
+
+            self.push_screen(CompareScreen())
         elif place == "settings":
             from drkun_tui.ui.screens.settings import SettingsScreen
 

@@ -65,6 +65,11 @@ def database() -> Path:
     return home() / "conversations.db"
 
 
+def comparisons() -> Path:
+    """The comparisons that were made, with their votes; JSON lines."""
+    return home() / "comparisons.jsonl"
+
+
 def settings_file() -> Path:
     """The settings, TOML."""
     return home() / "settings.toml"

@@ -10,10 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from drkun_tui import llama_build
+from drkun_tui import llama_build, remote
 from drkun_tui.errors import EXIT_BAD_INPUT, DrkunError
 from drkun_tui.hardware import Hardware
 from drkun_tui.i18n import t
+from drkun_tui.settings import Settings
 
 GIB = 1024**3
 
@@ -30,9 +31,6 @@ class Profile(StrEnum):
     REMOTE = "remote"
     """A server elsewhere."""
 
-
-LOCAL = (Profile.AUTO, Profile.CPU, Profile.GPU8, Profile.GPU16)
-"""Those that load a model on this machine."""
 
 PACKAGES = {
     Profile.CPU: ("torch", "transformers", "peft", "accelerate"),
@@ -53,16 +51,23 @@ class Choice:
     reason: str
 
 
-def availability(profile: Profile, hardware: Hardware, *, gguf: bool | None = None) -> tuple[bool, str]:
+def availability(
+    profile: Profile, hardware: Hardware, settings: Settings | None = None, *, gguf: bool | None = None
+) -> tuple[bool, str]:
     """Can this profile be used on this machine now, and why, in one sentence.
 
     Args:
+        settings: where the address of a server may be.
         gguf: for a GGUF, or for safetensors; None where either is enough.
     """
     if profile in (Profile.AUTO, Profile.CPU):
         return True, t("hardware.profile_cpu", cores=hardware.physical_cores)
     if profile is Profile.REMOTE:
-        return False, t("hardware.profile_remote_later")
+        try:
+            server = remote.server(settings or Settings())
+        except DrkunError as error:
+            return False, error.message
+        return (True, server.notice) if server else (False, t("hardware.profile_remote_none"))
     if gpu := hardware.nvidia:
         missing = missing_packages(profile)
         if not missing and not gguf:

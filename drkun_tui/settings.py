@@ -42,6 +42,13 @@ class Settings(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Searched besides the program's own."""
     hub: Literal["auto", "hf", "modelscope"] = "auto"
     """Which hub is asked for models first."""
+    remote_url: str = ""
+    """An OpenAI-compatible server, for the profile ``remote``."""
+    remote_model: str = ""
+    """What that server calls the model; "" takes the first of its list."""
+    remote_key: str = ""
+    contestants: list[str] = []
+    """Who was compared last, as `drkun_tui.comparison.contestants.enter` takes them."""
     keys: dict[str, str] = {}
     """Action id to key, or several keys with commas."""
 
@@ -75,6 +82,8 @@ def save(settings: Settings, path: Path) -> None:
     """
     aside = path.with_suffix(f".{os.getpid()}.tmp")
     try:
+        # A key may be in it.
+        aside.touch(mode=0o600)
         aside.write_bytes(msgspec.toml.encode(_unknown(path) | _changed(settings)))
         aside.replace(path)
     except (OSError, UnicodeEncodeError) as error:

@@ -13,7 +13,7 @@ import drkun_tui
 PACKAGE = Path(drkun_tui.__file__).parent
 
 FLOORS = [
-    {"errors", "i18n", "paths", "sampling", "settings"},
+    {"errors", "i18n", "paths", "remote", "sampling", "settings"},
     {"jobs"},
     {"hardware", "profiles", "learned", "llama_build"},
     {"engine"},
@@ -22,6 +22,7 @@ FLOORS = [
     {"evaluation"},
     {"training"},
     {"consult"},
+    {"comparison"},
     {"ui"},
     {"app", "commands", "cli", "__main__"},
 ]
@@ -36,7 +37,7 @@ HEAVY = {
 
 ENGINE_ONLY = {
     *("drkun_tui.engine.llama_cpp", "drkun_tui.engine.chat_template", "drkun_tui.engine.host"),
-    *("drkun_tui.engine.probe", "drkun_tui.engine.prompting"),
+    *("drkun_tui.engine.probe", "drkun_tui.engine.prompting", "drkun_tui.engine.openai"),
 }
 """What only the engine's processes may import, besides the Transformers engine."""
 
@@ -128,6 +129,7 @@ def test_commands_take_only_text_tools_from_the_screens() -> None:
         "drkun_tui.ui.progress",
         "drkun_tui.ui.table",
         "drkun_tui.ui.typeset",
+        "drkun_tui.ui.vote_table",
     )
     assert all(name.startswith(allowed) for name in taken)
 

@@ -198,17 +198,17 @@ async def test_the_last_code_block_is_copied() -> None:
     two_answers()
     async with chat(loaded=False) as it:
         await opened(it)
-        await it.press("f5")
+        await it.press("alt+o")
         assert it.app.clipboard.strip("\n") == "sys 120\ndia 80"
         assert t("consult.copied_code") in it.notice()
-        await it.press("alt+up", "f5")
+        await it.press("alt+up", "alt+o")
         assert t("consult.nothing_to_copy") in it.notice()
         assert it.app.clipboard.strip("\n") == "sys 120\ndia 80"
 
 
 async def test_there_is_nothing_to_copy_at_first() -> None:
     async with chat(loaded=False) as it:
-        for key in ("ctrl+o", "f5"):
+        for key in ("ctrl+o", "alt+o"):
             await it.press(key)
             assert t("consult.nothing_to_copy") in it.notice()
             await it.press("escape")

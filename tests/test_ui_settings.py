@@ -205,7 +205,7 @@ async def test_everything_is_shown_in_english_and_the_conversation_stays() -> No
         await it.press("enter")
         await it.until(lambda: isinstance(it.app.screen, ConsultScreen) and i18n.language() == "en")
         await it.until(lambda: "Today" in it.seen("#list"))
-        assert "ConsultModelsTrainingSettings" in it.header()
+        assert "ConsultModelsTrainingCompareSettings" in it.header()
         assert "".join(t("consult.demonstration_short").split()) in it.header()
         assert "starter" in it.header()
         shown = it.seen("#transcript")

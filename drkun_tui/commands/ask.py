@@ -31,7 +31,7 @@ DIM, PLAIN = "\x1b[2m", "\x1b[0m"
 def run(arguments: argparse.Namespace) -> int:
     """Ask; the exit code says whether the answer was complete."""
     settings = chosen(arguments)
-    question = " ".join(arguments.text) if arguments.text else _from_standard_input()
+    question = " ".join(arguments.text) if arguments.text else from_standard_input()
     if not question.strip():
         raise DrkunError("no_question", t("ask.no_question"), t("ask.no_question_hint"), EXIT_BAD_INPUT)
     plan = plan_load(settings)
@@ -42,7 +42,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise KeyboardInterrupt from None
 
 
-def _from_standard_input() -> str:
+def from_standard_input() -> str:
+    """What is piped in; "" from a terminal."""
     if sys.stdin.isatty():
         return ""
     return sys.stdin.read()
@@ -85,7 +86,8 @@ async def _ask(question: str, settings: Settings, plan: Plan, *, as_json: bool) 
     speed.record(paths.machine_file(), plan, finished)
     if finished.thinking_truncated and finished.finish_reason == "length":
         _tell(t("consult.thinking_truncated"))
-    _tell(t("consult.demonstration" if plan.model.demonstration else "consult.by_model"))
+    local = "consult.demonstration" if plan.model.demonstration else "consult.by_model"
+    _tell(t("remote.by_model" if plan.server else local))
     if as_json:
         timings = {
             "load_s": ready.load_s,

@@ -44,6 +44,9 @@ def chosen(arguments: argparse.Namespace) -> Settings:
     if "adapter" in changes:
         # And a scale to the adapter.
         changes.setdefault("adapter_scale", 1.0)
+    if changes.get("profile", own.profile) == "remote" and "model" in changes:
+        # There it is the server's model that is meant; this machine's stays as it was chosen.
+        changes["remote_model"] = changes.pop("model")
     if given.get("no_think"):
         changes["think"] = False
     sampling = msgspec.to_builtins(own.sampling)

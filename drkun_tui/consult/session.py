@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from drkun_tui.consult import prompts, safety
+from drkun_tui.consult import answering, prompts, safety
 from drkun_tui.consult.conversation import Conversation, State, Turn
 from drkun_tui.consult.store import Store
 from drkun_tui.engine.client import EngineClient, Restarting
@@ -27,8 +27,6 @@ SAVE_EVERY_S = 0.5
 """A crash loses at most this much of an answer."""
 
 RESUMABLE = frozenset({State.CANCELLED, State.LENGTH, State.INTERRUPTED, State.FAILED})
-
-_ENDS = {"stop": State.DONE, "length": State.LENGTH, "cancelled": State.CANCELLED}
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -233,9 +231,7 @@ class Session:
             finally:
                 self._engine_in_use.release()
         except DrkunError as error:
-            if turn.state is State.STREAMING:
-                turn.state = State.INTERRUPTED if turn.reasoning or turn.answer else State.FAILED
-                turn.error = error.message
+            answering.fail(turn, error.message)
             raise
         finally:
             if turn.state is State.STREAMING:
@@ -263,27 +259,13 @@ class Session:
     async def _apply(
         self, turn: Turn, event: Started | Delta | Finished, before: dict[str, int]
     ) -> DrkunError | None:
+        answering.take(turn, event, before)
         if isinstance(event, Started):
-            turn.sampling["seed"] = event.seed
-            turn.usage["prompt_tokens"] = event.prompt_tokens
-            turn.usage["reused_tokens"] = event.reused_tokens
             error = await self._forget(turn, event.dropped_messages) if event.dropped_messages else None
             turn.dropped_turns = self.conversation.context_start
             return error
-        if isinstance(event, Delta):
-            if event.reclassify:
-                turn.reasoning += turn.answer
-                turn.answer = ""
-            turn.reasoning += event.thinking
-            turn.answer += event.answer
-            for name in ("thinking_tokens", "answer_tokens"):
-                turn.usage[name] = before.get(name, 0) + getattr(event, name)
-        else:
-            turn.state = _ENDS[event.finish_reason]
-            turn.thinking_truncated = event.thinking_truncated
-            turn.timings = msgspec.to_builtins(event.timings)
-            if self._loaded is not None:
-                await asyncio.to_thread(_learn, self.engine.machine_memory, self._loaded, event)
+        if isinstance(event, Finished) and self._loaded is not None:
+            await asyncio.to_thread(_learn, self.engine.machine_memory, self._loaded, event)
         return None
 
     async def _forget(self, turn: Turn, messages: int) -> DrkunError | None:
@@ -340,6 +322,4 @@ class Session:
     def _name_model(self, turn: Turn) -> None:
         """Which model answers is known for sure once it is loaded."""
         if plan := self.plan:
-            turn.model, turn.profile, turn.engine = plan.model.name, str(plan.profile), plan.load.engine
-            turn.adapter = plan.adapter.name if plan.adapter else None
-            turn.demonstration = plan.model.demonstration
+            answering.name_model(turn, plan)

@@ -33,9 +33,11 @@ Emit = Callable[[Event], None]
 """Sends one event to the interface."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Prompt:
     """How a generation begins.
+
+    A server tells its tokens only with the answer; they are filled in then.
 
     Attributes:
         opening: the rendered prompt, whose end tells whether a reasoning block is already open.
@@ -52,6 +54,9 @@ class Prompt:
 
 Tokens = Generator[str, None, FinishReason]
 """The text of each token, "" for one whose bytes only complete with a later one."""
+
+Stream = Generator[str | None, None, FinishReason]
+"""Tokens, and None while there is none yet: what came before does not wait for it."""
 
 
 class Engine(Protocol):
@@ -85,7 +90,7 @@ class Engine(Protocol):
         """
         ...
 
-    def generate(self, request: Generate, prompt: Prompt, stopping: Stopping) -> Tokens:
+    def generate(self, request: Generate, prompt: Prompt, stopping: Stopping) -> Stream:
         """Evaluate what `prepare` prepared and decode the answer."""
         ...
 

@@ -37,6 +37,9 @@ _EXIT_CODES = {
     "adapter_failed": EXIT_NO_MODEL,
     "template_broken": EXIT_NO_MODEL,
     "template_refused": EXIT_NO_MODEL,
+    "remote_no_model": EXIT_NO_MODEL,
+    "remote_which_model": EXIT_NO_MODEL,
+    "remote_no_resume": EXIT_BAD_INPUT,
     "prompt_too_long": EXIT_BAD_INPUT,
 }
 
@@ -136,6 +139,9 @@ class EngineClient:
             await job.start()
         except OSError as error:
             raise _error("start_failed", reason=str(error)) from error
+        if self._job is not job:
+            # Closed while it started.
+            await job.close()
         job.send(protocol.encode(request))
         while self.ready is None:
             event = await job.next_event()

@@ -15,7 +15,7 @@ import time
 from typing import BinaryIO
 
 from drkun_tui.engine import protocol
-from drkun_tui.engine.base import Emit, Engine, EngineError, Prompt, Tokens
+from drkun_tui.engine.base import Emit, Engine, EngineError, Prompt, Stream
 from drkun_tui.engine.protocol import (
     AdapterSet,
     Cancel,
@@ -147,7 +147,7 @@ class Answer:
             )
         )
 
-    def stream(self, tokens: Tokens) -> FinishReason:
+    def stream(self, tokens: Stream) -> FinishReason:
         """Send every token; return why they ended."""
         while True:
             try:
@@ -155,7 +155,15 @@ class Answer:
             except StopIteration as end:
                 reason: FinishReason = end.value
                 return reason
+            except EngineError:
+                # What had come is the reader's.
+                self._take(self._splitter.finish())
+                self._flush(time.perf_counter())
+                raise
             now = time.perf_counter()
+            if text is None:
+                self._flush(now)
+                continue
             self._first = self._first or now
             self._take(self._splitter.feed(text))
             if self._splitter.thinking:
@@ -228,6 +236,10 @@ def _engine(request: Load) -> Engine:
             from drkun_tui.engine.transformers.engine import Transformers
 
             return Transformers()
+        if request.engine == "openai":
+            from drkun_tui.engine.openai import OpenAi
+
+            return OpenAi()
         from drkun_tui.engine.llama_cpp import LlamaCpp
 
         return LlamaCpp()

@@ -31,13 +31,16 @@ class Load(msgspec.Struct, frozen=True, tag="load", kw_only=True):
     """Load one model. A process loads one and ends with it."""
 
     path: str
+    """The model's file or folder; a server's address."""
     context_length: int
     """Tokens of context to reserve memory for."""
     threads: int
-    engine: Literal["llama_cpp", "transformers"] = "llama_cpp"
-    device: Literal["cpu", "cuda"] = "cpu"
+    engine: Literal["llama_cpp", "transformers", "openai"] = "llama_cpp"
+    device: Literal["cpu", "cuda", "elsewhere"] = "cpu"
     weights: Literal["nf4", "half", "full"] = "half"
     """What safetensors are loaded as: four bits, sixteen or thirty-two. A GGUF is loaded as it is."""
+    model: str = ""
+    """What a server calls the model; "" leaves it to the server."""
     memory_limit: int = 0
     """Bytes of GPU memory that the process may take; 0 is all there is."""
     adapter: str | None = None

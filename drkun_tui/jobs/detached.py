@@ -43,7 +43,7 @@ HAND_OVER_S = 2.0
 """How long a job waits for the process that ran it before."""
 
 NICENESS = 5
-"""How much a job lowers its own priority."""
+"""Of a job's process, where the system has priorities."""
 
 RUNS_ALREADY = 75
 """Exit code of a process whose job is run by another one."""
@@ -94,9 +94,6 @@ class Reporter:
         # Imported late: only jobs need it, not those who watch them.
         import filelock
 
-        # Whoever sits at the screen, and the model that answers there, come first.
-        if hasattr(os, "nice"):
-            os.nice(NICENESS)
         self._folder = folder
         self._lock = filelock.FileLock(folder / _LOCK)
         try:
@@ -223,6 +220,10 @@ def _spawn(module: str, folder: Path) -> subprocess.Popen[bytes]:
             )
     except OSError as error:
         raise _not_started(error.strerror or str(error)) from error
+    # Whoever sits at the screen, and the model that answers there, come first.
+    if hasattr(os, "setpriority"):
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, process.pid, NICENESS)
     _started.append(process)
     return process
 

@@ -27,6 +27,8 @@ class Kind(StrEnum):
     LORA = "lora"
     GGUF = "gguf"
     GGUF_LORA = "gguf-lora"
+    REMOTE = "remote"
+    """A server's, and not on disk."""
 
 
 class Source(StrEnum):

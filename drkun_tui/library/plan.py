@@ -8,15 +8,17 @@ from typing import Literal
 
 import msgspec
 
-from drkun_tui import hardware, paths, profiles
+from drkun_tui import hardware, paths, profiles, remote
 from drkun_tui.engine.protocol import Load
-from drkun_tui.errors import EXIT_NO_MODEL, DrkunError
+from drkun_tui.errors import EXIT_BAD_INPUT, EXIT_NO_MODEL, DrkunError
 from drkun_tui.hardware import Hardware
 from drkun_tui.i18n import t
 from drkun_tui.library import adapters, fit, inventory, stores
 from drkun_tui.library.model import Kind, Model
+from drkun_tui.library.printable import printable
 from drkun_tui.library.provenance import Prompt
 from drkun_tui.profiles import Profile
+from drkun_tui.remote import Server
 from drkun_tui.settings import Settings
 
 STARTER = "starter"
@@ -37,6 +39,13 @@ class Plan:
     load: Load
     reason: str
     notice: str = ""
+    server: Server | None = None
+    """Who answers in this machine's place."""
+
+    @property
+    def name(self) -> str:
+        """The model's name, with its adapter's."""
+        return self.model.name + (f" + {self.adapter.name}" if self.adapter else "")
 
     @property
     def prompt(self) -> Prompt | None:
@@ -89,8 +98,10 @@ def plan_load(settings: Settings, *, fall_back: bool = False) -> Plan:
 
 
 def _plan(settings: Settings) -> Plan:
-    machine = hardware.read()
     wanted = Profile(settings.profile)
+    if wanted is Profile.REMOTE:
+        return _remote(settings)
+    machine = hardware.read()
     profiles.ensure_available(wanted, machine)  # one that does not work here needs no look at the models
     model = inventory.find(settings.model, folders(settings))
     inventory.ensure_loadable(model)
@@ -149,6 +160,20 @@ def _layers(shape: fit.Shape, profile: Profile, machine: Hardware, context: int,
         return 0
     free = profiles.budget(profile, machine) - adapter_bytes
     return fit.gpu_layers(shape, free, machine.ram_available, context)
+
+
+def _remote(settings: Settings) -> Plan:
+    """How a server's model is asked."""
+    server = remote.server(settings)
+    if server is None:
+        reason = t("hardware.profile_remote_none")
+        raise DrkunError("profile_unavailable", reason, t("remote.none_hint"), EXIT_BAD_INPUT)
+    load = Load(
+        path=server.url, context_length=0, threads=0, engine="openai", device="elsewhere", model=server.model
+    )
+    name = printable(server.name)
+    model = Model(name=name, disk_name=name, kind=Kind.REMOTE, path=Path())
+    return Plan(model, None, Profile.REMOTE, load, server.notice, server.notice, server)
 
 
 def _engine(model: Model, profile: Profile) -> Load:

@@ -171,7 +171,10 @@ def estimate(
 
 
 def record(machine_memory: Path, plan: Plan, finished: Finished) -> None:
-    """Learn from an answer that has ended. Some milliseconds, and never a failure."""
+    """Learn from an answer that has ended. Some milliseconds, and never a failure. What answers elsewhere
+    says nothing of this machine."""
+    if plan.load.device == "elsewhere":
+        return
     usage, timings = finished.usage, finished.timings
     decoded = usage.thinking_tokens + usage.answer_tokens
     evaluated = usage.prompt_tokens - usage.reused_tokens

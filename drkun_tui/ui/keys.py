@@ -7,6 +7,8 @@ _NAMES = {
     "enter": "Enter",
     "pageup": "PgUp",
     "pagedown": "PgDn",
+    "left": "Left",
+    "right": "Right",
     "up": "Up",
     "down": "Down",
     "home": "Home",

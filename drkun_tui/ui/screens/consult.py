@@ -71,7 +71,7 @@ class ConsultScreen(Screen[None]):
         Binding("ctrl+l", "list", "keys.list", id="consult.list"),
         Binding("ctrl+s", "search", "keys.search", id="consult.search", show=False),
         Binding("ctrl+o", "copy_answer", "keys.copy_answer", id="consult.copy_answer", show=False),
-        Binding("f5", "copy_code", "keys.copy_code", id="consult.copy_code", show=False),
+        Binding("alt+o", "copy_code", "keys.copy_code", id="consult.copy_code", show=False),
         Binding("alt+up,ctrl+up", "choose(-1)", "keys.previous", id="consult.previous", show=False),
         Binding("alt+down,ctrl+down", "choose(1)", "keys.next", id="consult.next", show=False),
         Binding("pageup", "page(-1)", "keys.page_up", id="consult.page_up", show=False),
@@ -148,9 +148,12 @@ class ConsultScreen(Screen[None]):
         if plan is None:
             header.status = (self._progress,) if self._progress else ()
             return
-        name = one_line(plan.model.name + (f" + {plan.adapter.name}" if plan.adapter else ""), 32)
+        name = one_line(plan.name, 32)
         model = f"{name} {self._progress}".strip()
-        parts = [model, t(f"profile.{plan.profile}")]
+        # Where a question goes to is said for as long as it does.
+        host = f" {one_line(plan.server.host, 40)}" if plan.server else ""
+        parts = [model, t(f"profile.{plan.profile}") + host]
+        self.query_one(Transcript).leaves_for = one_line(plan.server.host, 60) if plan.server else ""
         if coming := self.app.downloads_running:
             done = sum(download.done for download in coming)
             total = sum(download.total for download in coming)
@@ -163,7 +166,8 @@ class ConsultScreen(Screen[None]):
         turn = self.session.turn or self.session.last
         if speed := self._speed(turn):
             parts.append(f"{speed:.0f} tok/s")
-        if (ready := self.session.engine.ready) is not None:
+        ready = self.session.engine.ready
+        if ready is not None and ready.context_length:
             parts.append(f"{_thousands(_context_used(turn))}/{_thousands(ready.context_length)}")
         if not self.app.settings.think:
             parts.insert(0, t("consult.no_think"))

@@ -23,8 +23,10 @@ from drkun_tui.settings import Settings
 from drkun_tui.ui.keys import display
 from drkun_tui.ui.screens.ask_text import AskText
 from drkun_tui.ui.screens.choose import Choose
+from drkun_tui.ui.screens.compare import CompareScreen
 from drkun_tui.ui.screens.confirm import Confirm
 from drkun_tui.ui.screens.consult import ConsultScreen
+from drkun_tui.ui.screens.contestants import ChooseContestants
 from drkun_tui.ui.screens.fetch import FetchScreen
 from drkun_tui.ui.screens.help import HelpScreen
 from drkun_tui.ui.screens.models import ModelsScreen
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 
 SAMPLING = ("temperature", "top_p", "top_k", "repeat_penalty", "max_tokens", "seed")
 NUMBERS = ("context_length", "threads")
+REMOTE = ("remote_url", "remote_model")
 GENERAL: dict[str, tuple[str, ...]] = {
     "language": ("auto", "zh", "en"),
     "think": ("True", "False"),
@@ -107,13 +110,23 @@ class SettingsScreen(Screen[None]):
         rows += [t("settings.model"), Row("text", "system", settings.system)]
         rows += [Row("number", name, str(getattr(settings, name))) for name in NUMBERS]
         rows += [Row("choice", name, str(getattr(settings, name))) for name in LOADING]
+        rows += [Row("text", name, getattr(settings, name)) for name in REMOTE]
         rows.append(t("settings.keys"))
         return [*rows, *(Row("key", name, keys) for name, keys in self._keys().items())]
 
     def _owners(self) -> tuple[type[DOMNode], ...]:
         """Whatever has keys."""
-        places = (ConsultScreen, ModelsScreen, FetchScreen, TrainingScreen, NewRunScreen, SettingsScreen)
-        dialogs = (HelpScreen, Confirm, AskText, Choose, Reader, RecipeEditor)
+        places = (ConsultScreen, ModelsScreen, FetchScreen, TrainingScreen, NewRunScreen, CompareScreen)
+        dialogs = (
+            SettingsScreen,
+            ChooseContestants,
+            HelpScreen,
+            Confirm,
+            AskText,
+            Choose,
+            Reader,
+            RecipeEditor,
+        )
         return (type(self.app), Prompt, ConversationList, LineView, RowList, *places, *dialogs)
 
     def _keys(self) -> dict[str, str]:
@@ -220,7 +233,8 @@ class SettingsScreen(Screen[None]):
             self.app.change_language(value)
             return
         self.app.change_settings(**changes)
-        if row.name in RELOADS and self.app.session.turn is None:
+        reloads = row.name in RELOADS or (row.name in REMOTE and self.app.settings.profile == "remote")
+        if reloads and self.app.session.turn is None:
             self.app.load_model()
         self._fill()
 

@@ -16,7 +16,7 @@ from textual.widget import Widget
 
 from drkun_tui.i18n import t
 
-PLACES = ("consult", "models", "training", "settings")
+PLACES = ("consult", "models", "training", "compare", "settings")
 """Screens with a key of their own, in the order shown."""
 
 

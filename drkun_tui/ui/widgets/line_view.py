@@ -36,6 +36,7 @@ STYLES: dict[str, tuple[str, str, str]] = {
     "accent": ("accent", "", ""),
     "warning": ("warning", "", ""),
     "danger": ("error", "", "bold"),
+    "differs": ("", "", "underline"),
 }
 """What a span's style may be: the theme's colour for text and ground ("" for the widget's own), and how
 it is set. Not component classes of the style sheet, which cost 20 ms before the first frame."""

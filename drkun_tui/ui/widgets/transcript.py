@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from rich.cells import cell_len
 from textual import events
 from textual.message import Message
+from textual.reactive import var
 
 from drkun_tui.consult import safety
 from drkun_tui.consult.conversation import Conversation, State, Turn
 from drkun_tui.i18n import language, t
+from drkun_tui.profiles import Profile
 from drkun_tui.ui.typeset.blocks import BlockStream
 from drkun_tui.ui.typeset.markdown import render_block
 from drkun_tui.ui.typeset.sanitise import clean, one_line
@@ -41,6 +43,9 @@ class Transcript(LineView):
 
         turn: Turn
 
+    leaves_for: var[str] = var("", init=False)
+    """The host that questions are sent to, where another machine answers."""
+
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self._turns: list[Turn] = []
@@ -49,6 +54,11 @@ class Transcript(LineView):
         self._chosen: int | None = None
         self._width = 0
         self._proposal = ""
+
+    def watch_leaves_for(self) -> None:
+        """Say it where nothing has been asked yet, too."""
+        if not self._turns:
+            self._lay_out(follow=False)
 
     def propose(self, text: str) -> None:
         """Say this, too, where nothing has been asked yet; "" takes it back."""
@@ -137,7 +147,7 @@ class Transcript(LineView):
         lines: list[Line] = [BLANK]
         said = [
             (t("welcome.title"), "heading"),
-            (t("welcome.how"), ""),
+            (t("welcome.how") if not self.leaves_for else t("remote.welcome", host=self.leaves_for), ""),
             (t("welcome.example"), "quote"),
             (t("welcome.safety"), "dim"),
             (self._proposal, "strong"),
@@ -188,6 +198,31 @@ class Transcript(LineView):
                 self._lay_out(follow=False)
                 self.post_message(self.Chosen(self._turns[index]))
                 return
+
+
+def origin(turn: Turn) -> str:
+    """That a model wrote an answer, and of what kind."""
+    if turn.profile == Profile.REMOTE:
+        return t("remote.by_model")
+    return t("consult.demonstration" if turn.demonstration else "consult.by_model")
+
+
+def outcome(turn: Turn, *, answered: bool) -> list[Span]:
+    """How an answer ended, where it was not well.
+
+    Args:
+        answered: there is something to read.
+    """
+    said = []
+    if turn.thinking_truncated and turn.state is State.LENGTH:
+        said.append(Span(t("consult.thinking_truncated"), "warning"))
+    elif turn.state is not State.DONE:
+        said.append(Span(t(f"consult.state_{turn.state}"), "warning"))
+    elif not answered:
+        said.append(Span(t("consult.empty_answer"), "warning"))
+    if turn.error:
+        said.append(Span(clean(turn.error), "danger"))
+    return said
 
 
 class TurnLines:
@@ -278,20 +313,14 @@ class TurnLines:
         has_answer = len(self.lines) > self._answer_at
         if has_answer:
             lines.append(BLANK)
-        if turn.thinking_truncated and turn.state is State.LENGTH:
-            lines += self._note(t("consult.thinking_truncated"), "warning")
-        elif turn.state is not State.DONE:
-            lines += self._note(t(f"consult.state_{turn.state}"), "warning")
-        elif not has_answer:
-            lines += self._note(t("consult.empty_answer"), "warning")
-        if turn.error:
-            lines += self._note(clean(turn.error), "danger")
+        for note in outcome(turn, answered=has_answer):
+            lines += self._note(note.text, note.style)
         lines += self._indent(wrap(self._origin(), self._inner))
         return lines
 
     def _origin(self) -> list[Span]:
         turn = self.turn
-        said = t("consult.demonstration" if turn.demonstration else "consult.by_model")
+        said = origin(turn)
         parts = [one_line(turn.model + (f" + {turn.adapter}" if turn.adapter else ""), 40)]
         if turn.profile:
             parts.append(t(f"profile.{turn.profile}"))

@@ -1,0 +1,1 @@
+"""The same question to several models: who takes part, how they are asked, what differs, who wins."""
