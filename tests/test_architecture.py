@@ -19,9 +19,9 @@ FLOORS = [
     {"engine"},
     {"library"},
     {"publishing"},
-    {"evaluation"},
     {"training"},
     {"consult"},
+    {"evaluation"},
     {"ui"},
     {"app", "commands", "cli", "__main__"},
 ]
