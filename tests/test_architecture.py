@@ -36,7 +36,7 @@ HEAVY = {
 
 ENGINE_ONLY = {
     *("drkun_tui.engine.llama_cpp", "drkun_tui.engine.chat_template", "drkun_tui.engine.host"),
-    *("drkun_tui.engine.probe", "drkun_tui.engine.prompting"),
+    *("drkun_tui.engine.probe", "drkun_tui.engine.prompting", "drkun_tui.engine.llama_cpp_batch"),
 }
 """What only the engine's processes may import, besides the Transformers engine."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import msgspec
@@ -21,6 +21,8 @@ from drkun_tui.engine.protocol import (
     Load,
     Loading,
     Ready,
+    Score,
+    Scored,
     SetAdapter,
     Started,
 )
@@ -173,7 +175,7 @@ class EngineClient:
                     self._current = None
                     raise self._crashed(job)
                 # What was left before its end may still have events in the pipe.
-                if isinstance(event, Loading | Ready | AdapterSet) or event.id != number:
+                if isinstance(event, Loading | Ready | AdapterSet | Scored) or event.id != number:
                     continue
                 if isinstance(event, Failed | Finished):
                     self._current = None
@@ -187,6 +189,35 @@ class EngineClient:
             if self._current == number:
                 job.send(protocol.encode(Cancel(number)))
                 self._current = None
+
+    async def many(
+        self, requests: Iterator[Generate | Score]
+    ) -> AsyncIterator[tuple[Generate | Score, Delta | Finished | Scored | Failed]]:
+        """Send requests to an engine that was loaded for several at once, as it can take them; every event
+        comes with its request, whose id is set here. A request that fails alone ends with `Failed`.
+
+        Raises:
+            DrkunError: the engine died (``engine_died``), or no model is loaded.
+        """
+        job, ours = self._job, self._loaded
+        if job is None or ours is None:
+            raise _error("no_model")
+        waiting: dict[int, Generate | Score] = {}
+        while True:
+            # Twice as many as are answered at once: none of its places waits for the pipe.
+            for request in itertools.islice(requests, 2 * ours.sequences - len(waiting)):
+                number = next(self._numbers)
+                waiting[number] = msgspec.structs.replace(request, id=number)
+                job.send(protocol.encode(waiting[number]))
+            if not waiting:
+                return
+            event = await job.next_event()
+            if event is None:
+                raise self._crashed(job)
+            if isinstance(event, Delta | Finished | Scored | Failed) and event.id in waiting:
+                yield waiting[event.id], event
+                if not isinstance(event, Delta):
+                    del waiting[event.id]
 
     def cancel(self) -> None:
         """Stop the generation that runs, if one does."""

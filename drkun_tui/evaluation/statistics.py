@@ -64,7 +64,7 @@ def sign_test(one: int, other: int) -> float:
     for chosen in range(fewer + 1):
         tail += term
         term = term * (votes - chosen) // (chosen + 1)
-    return min(1.0, 2 * tail / 2**votes)
+    return min(1.0, 2 * tail / (1 << votes))
 
 
 def mcnemar(only_one: int, only_other: int) -> float:
