@@ -60,6 +60,12 @@ DATA_ONLY = {name for name in MODULES if name.startswith("drkun_tui.training.dat
 }
 """What reads data sets: in the training process, and in the command that checks them."""
 
+DATA_ONLY |= {
+    f"drkun_tui.evaluation.{name}"
+    for name in ("asking", "comparison", "overlap", "resampling", "suite", "tally", "text_metrics")
+}
+"""What reads suites and measures answers: in an evaluation's process, and where two are compared."""
+
 
 def imports(path: Path) -> Iterator[str]:
     """Whatever a file imports anywhere in it, in functions too, but not what only a type checker reads."""

@@ -206,22 +206,22 @@ async def test_the_client_sends_as_many_as_can_be_taken(tmp_path: Path, known_ma
     client = EngineClient(tmp_path / "engine.log", paths.machine_file())
     taken = 0
 
-    def asked() -> Iterator[Generate | Score]:
+    def asked() -> Iterator[tuple[str, Generate | Score]]:
         nonlocal taken
         for question in QUESTIONS * 3:
             taken += 1
-            yield Generate(id=0, messages=user(question), sampling=SHORT)
-            yield Score(id=0, messages=user(question), response=RESPONSE)
+            yield "answer", Generate(id=0, messages=user(question), sampling=SHORT)
+            yield "score", Score(id=0, messages=user(question), response=RESPONSE)
 
     async for _ in client.load(load(2)):
         pass
     ended, texts = 0, 0
-    async for request, event in client.many(asked()):
+    async for key, event in client.many(asked()):
         if isinstance(event, Delta):
-            assert isinstance(request, Generate)
+            assert key == "answer"
             texts += 1
         else:
-            assert isinstance(event, Finished if isinstance(request, Generate) else Scored)
+            assert isinstance(event, Finished if key == "answer" else Scored)
             ended += 1
             # Two places, each with one more that waits.
             assert taken <= ended // 2 + 4
@@ -234,7 +234,8 @@ async def test_an_engine_that_dies_among_answers_says_so(tmp_path: Path, known_m
     async for _ in client.load(load(2)):
         pass
     with pytest.raises(DrkunError) as raised:
-        async for _ in client.many(Generate(id=0, messages=user(q), sampling=GREEDY) for q in QUESTIONS):
+        asked = ((q, Generate(id=0, messages=user(q), sampling=GREEDY)) for q in QUESTIONS)
+        async for _ in client.many(asked):
             if client.pid is not None:
                 psutil.Process(client.pid).kill()
     assert raised.value.kind == "engine_died"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -28,6 +29,8 @@ from drkun_tui.engine.protocol import (
 )
 from drkun_tui.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_NO_MODEL, DrkunError
 from drkun_tui.jobs import Job, ended_by
+
+KeyT = TypeVar("KeyT")
 
 HOST = "drkun_tui.engine.host"
 
@@ -191,10 +194,13 @@ class EngineClient:
                 self._current = None
 
     async def many(
-        self, requests: Iterator[Generate | Score]
-    ) -> AsyncIterator[tuple[Generate | Score, Delta | Finished | Scored | Failed]]:
-        """Send requests to an engine that was loaded for several at once, as it can take them; every event
-        comes with its request, whose id is set here. A request that fails alone ends with `Failed`.
+        self, requests: Iterator[tuple[KeyT, Generate | Score]]
+    ) -> AsyncIterator[tuple[KeyT, Delta | Finished | Scored | Failed]]:
+        """Send requests to an engine that was loaded for several at once, as it can take them. One that fails
+        alone ends with `Failed`.
+
+        Args:
+            requests: each with whatever its events shall come with; ids are set here.
 
         Raises:
             DrkunError: the engine died (``engine_died``), or no model is loaded.
@@ -202,13 +208,13 @@ class EngineClient:
         job, ours = self._job, self._loaded
         if job is None or ours is None:
             raise _error("no_model")
-        waiting: dict[int, Generate | Score] = {}
+        waiting: dict[int, KeyT] = {}
         while True:
             # Twice as many as are answered at once: none of its places waits for the pipe.
-            for request in itertools.islice(requests, 2 * ours.sequences - len(waiting)):
+            for key, request in itertools.islice(requests, 2 * ours.sequences - len(waiting)):
                 number = next(self._numbers)
-                waiting[number] = msgspec.structs.replace(request, id=number)
-                job.send(protocol.encode(waiting[number]))
+                waiting[number] = key
+                job.send(protocol.encode(msgspec.structs.replace(request, id=number)))
             if not waiting:
                 return
             event = await job.next_event()

@@ -99,10 +99,10 @@ class Runs:
         Raises:
             DrkunError: ``no_run``.
         """
-        for run in await self.all():
-            if run.id == id or (len(id) > 3 and id in (run.id[: len(id)], run.id[-6:])):
-                return run
-        raise error_of("no_run", {"id": id})
+        run = find(await self.all(), id)
+        if run is None:
+            raise error_of("no_run", {"id": id})
+        return run
 
     async def history(self, id: str) -> tuple[History, int]:
         """Everything that a run has told, and the offset behind it for `follow`."""
@@ -215,6 +215,11 @@ class Runs:
         run = await self.get(id)
         if run.error is not None and run.error.kind == "died" and not isinstance(last, Failed):
             yield Failed(kind="died", values={"log": str(self.log(id))}), offset
+
+
+def find(runs: list[Run], id: str) -> Run | None:
+    """The run of this id, or with this beginning or these last six characters of one."""
+    return next((r for r in runs if r.id == id or (len(id) > 3 and id in (r.id[: len(id)], r.id[-6:]))), None)
 
 
 def error_of(kind: str, values: Values) -> DrkunError:
