@@ -96,7 +96,8 @@ def chosen(answer: str, options: Collection[str]) -> str:
     one = f"[{letters}]"
     joined = r"(?:[\s,，、;；/]|和|及|与|and|\*)*"
     places = re.finditer(
-        rf"(?<![A-Za-z0-9])({one}(?:{joined}{one})*)(?![A-Za-z0-9])(?!'|’)(?! [a-z])", answer
+        rf"(?<![A-Za-z0-9])({one}(?:{joined}{one})*)(?![A-Za-z0-9])(?!'|’)(?!(?<=A) (?!is |was )[a-z])",
+        answer,
     )
     last = ""
     for match in places:

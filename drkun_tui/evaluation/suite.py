@@ -285,11 +285,13 @@ class _Layout:
             return next((plain[name] for name in names if name in plain), "")
 
         self._departments = departments
-        self._question, self._key, self._kind = named(_QUESTION), named(_KEY), named(_KIND)
+        self._question, self._kind = named(_QUESTION), named(_KIND)
+        self._keys = [plain[name] for name in _KEY if name in plain]
+        """The surest first: a row may have only the other."""
         self._options = named(_OPTIONS)
         in_a_row = itertools.takewhile(plain.__contains__, string.ascii_lowercase)
         self._letters = {letter.upper(): plain[letter] for letter in in_a_row}
-        self._has_options = bool(self._question and self._key and (self._options or len(self._letters) > 1))
+        self._has_options = bool(self._question and self._keys and (self._options or len(self._letters) > 1))
         self._shape = None
         if departments or not self._has_options:
             self._has_options = False
@@ -301,7 +303,7 @@ class _Layout:
             columns = {n: c.to_pylist() for n, c in shapes.canonical(table, self._shape).items()}
             yield from _judged(columns, number, self._departments)
             return
-        names = [self._question, self._key, self._kind, self._options, *self._letters.values()]
+        names = [self._question, *self._keys, self._kind, self._options, *self._letters.values()]
         texts = {
             name: table[name].to_pylist() if name in table.column_names else [""] * len(table)
             for name in dict.fromkeys(names)
@@ -316,13 +318,14 @@ class _Layout:
         if self._options:
             options = choices.options_of(row[self._options])
         else:
-            told = {letter: row[name].strip() for letter, name in self._letters.items()}
-            options = {letter: text for letter, text in told.items() if text}
+            texts = {letter: row[name].strip() for letter, name in self._letters.items()}
+            options = {letter: text for letter, text in texts.items() if text}
         if len(options) < 2:
             return "no_options"
-        if not row[self._key].strip():
+        told = next((row[name] for name in self._keys if row[name].strip()), "")
+        if not told:
             return "no_answer"
-        key = choices.key_of(row[self._key], options)
+        key = choices.key_of(told, options)
         if not key:
             return "wrong_letter"
         several = len(key) > 1 or bool(re.search("多项|多选|multi", row[self._kind], re.IGNORECASE))
