@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -23,6 +23,7 @@ from drkun_tui.evaluation.evaluations import Evaluation, Evaluations
 from drkun_tui.evaluation.faults import error_of, evaluation_error
 from drkun_tui.evaluation.protocol import (
     Answered,
+    Difference,
     Event,
     Failed,
     Figure,
@@ -31,6 +32,7 @@ from drkun_tui.evaluation.protocol import (
     Prepared,
     Result,
     Stopped,
+    written,
 )
 from drkun_tui.i18n import t
 from drkun_tui.library import inventory
@@ -40,9 +42,6 @@ from drkun_tui.training.runs import Run, Runs, find
 from drkun_tui.ui.progress import duration
 from drkun_tui.ui.table import GAP, cell, fit_columns
 from drkun_tui.ui.typeset.sanitise import clean, one_line
-
-if TYPE_CHECKING:
-    from drkun_tui.evaluation.comparison import Difference
 
 BAR = 24
 """Cells of a bar of the chart, which are of ASCII: terminals disagree on the width of block characters."""
@@ -90,8 +89,8 @@ async def _run(arguments: argparse.Namespace, settings: Settings, evaluations: E
         comparison = importlib.import_module("drkun_tui.evaluation.comparison")
         differences = comparison.compare(evaluations, before, found)
     if arguments.card:
-        written = _write_card(found, result, before.result if before else None, differences)
-        print(t("evaluation.card_written", file=str(written)), file=sys.stderr)
+        place = _write_card(found, result, before.result if before else None, differences)
+        print(t("evaluation.card_written", file=str(place)), file=sys.stderr)
     if arguments.json:
         told = msgspec.to_builtins(result)
         told["differences"] = msgspec.to_builtins(tuple(differences)) if before else None
@@ -237,9 +236,9 @@ def _figures(result: Result, before: Result | None, differences: Sequence[Differ
         row = [t(f"evaluation.metric_{name}")]
         if before:
             old = before.figure(name)
-            row.append(card.value(name, old) if old else "")
-        between = f"{card.value(name, figure.low)} – {card.value(name, figure.high)}"
-        row += [card.value(name, figure), between, str(figure.count)]
+            row.append(written(name, old.value) if old else "")
+        between = f"{written(name, figure.low)} – {written(name, figure.high)}"
+        row += [written(name, figure.value), between, str(figure.count)]
         if before:
             row.append(_difference(shown[name]) if name in shown else "")
         rows.append(row)
@@ -250,7 +249,7 @@ def _difference(difference: Difference) -> str:
     if difference.p is not None:
         p = t("evaluation.p_small") if difference.p < 0.001 else f"p = {difference.p:.3f}"
     else:
-        low, high = (card.value(difference.name, bound) for bound in (difference.low, difference.high))
+        low, high = (written(difference.name, bound) for bound in (difference.low, difference.high))
         p = f"{low} – {high}"
     return t("evaluation.shown" if difference.shown else "evaluation.none_shown", p=p)
 
@@ -260,7 +259,7 @@ def _bar(figure: Figure) -> list[str]:
     cells = ["=" if place < round(figure.value * BAR) else "." for place in range(BAR)]
     cells.insert(round(figure.high * BAR), "]")
     cells.insert(round(figure.low * BAR), "[")
-    return [t(f"evaluation.metric_{figure.name}"), "".join(cells), card.value(figure.name, figure)]
+    return [t(f"evaluation.metric_{figure.name}"), "".join(cells), written(figure.name, figure.value)]
 
 
 def _table(rows: list[list[str]], left: Sequence[int]) -> None:

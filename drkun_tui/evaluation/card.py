@@ -5,15 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from drkun_tui.evaluation.faults import evaluation_error
-from drkun_tui.evaluation.protocol import Figure, Result
+from drkun_tui.evaluation.protocol import Difference, Result, written
 from drkun_tui.jobs.detached import write_whole
 from drkun_tui.library import provenance
-
-if TYPE_CHECKING:
-    from drkun_tui.evaluation.comparison import Difference
 
 CARD = "README.md"
 HEADING = "## Evaluation"
@@ -35,16 +31,6 @@ _NAMES = {
 }
 
 
-def value(name: str, of: Figure | float) -> str:
-    """A figure as people write it: a share in percent, a loss with its digits."""
-    number = of.value if isinstance(of, Figure) else of
-    if name == "loss":
-        return f"{number:.4f}"
-    if name in ("bleu4", "rouge1", "rouge2", "rougeL"):
-        return f"{number:.2f}"
-    return f"{number:.2f}" if name == "perplexity" else f"{100 * number:.1f} %"
-
-
 def section(result: Result, before: Result | None = None, differences: Sequence[Difference] = ()) -> str:
     """Markdown: a table of the figures, beside those of the model before where there are some.
 
@@ -61,10 +47,10 @@ def section(result: Result, before: Result | None = None, differences: Sequence[
         cells = [_NAMES[name]]
         if before:
             old = before.figure(name)
-            cells.append(value(name, old) if old else "")
+            cells.append(written(name, old.value) if old else "")
         cells += [
-            value(name, figure),
-            f"{value(name, figure.low)} to {value(name, figure.high)}",
+            written(name, figure.value),
+            f"{written(name, figure.low)} to {written(name, figure.high)}",
             str(figure.count),
         ]
         if before:

@@ -10,26 +10,10 @@ import numpy.typing as npt
 
 from drkun_tui.evaluation.evaluations import Evaluation, Evaluations
 from drkun_tui.evaluation.faults import evaluation_error
-from drkun_tui.evaluation.protocol import Answered, Result
+from drkun_tui.evaluation.protocol import SHARES, Answered, Difference, Result
 from drkun_tui.evaluation.resampling import Numbers, Resampled
 from drkun_tui.evaluation.statistics import ALPHA, mcnemar
-from drkun_tui.evaluation.tally import LOSS, SHARE_ORDER, TEXT, Statistic, marks, text_numbers
-
-
-class Difference(msgspec.Struct, frozen=True, kw_only=True):
-    """One metric of two evaluations, over the questions that both have answered."""
-
-    name: str
-    before: float
-    after: float
-    low: float
-    """Of the 95 % interval of the difference, after − before, by the paired bootstrap."""
-    high: float
-    count: int
-    p: float | None = None
-    """Of McNemar's exact test, for shares."""
-    shown: bool
-    """Is there a difference? By the test for shares, else by the interval, which then has no zero in it."""
+from drkun_tui.evaluation.tally import LOSS, TEXT, Statistic, marks, text_numbers
 
 
 def compare(evaluations: Evaluations, before: Evaluation, after: Evaluation) -> tuple[Difference, ...]:
@@ -48,7 +32,7 @@ def compare(evaluations: Evaluations, before: Evaluation, after: Evaluation) -> 
         if both.any():
             values = np.hstack([numbers[0][both], numbers[1][both]])
             found += (_bootstrapped(name, statistic, values) for name, statistic in statistics.items())
-    for column, name in enumerate(SHARE_ORDER):
+    for column, name in enumerate(SHARES):
         first, second = (side.marks[:, column] for side in sides)
         both = (first >= 0) & (second >= 0)
         if both.any():
@@ -72,10 +56,10 @@ class _Side:
     """
 
     def __init__(self, questions: int, answers: Iterable[Answered]) -> None:
-        self.marks: npt.NDArray[np.int8] = np.full((questions, len(SHARE_ORDER)), -1, np.int8)
+        self.marks: npt.NDArray[np.int8] = np.full((questions, len(SHARES)), -1, np.int8)
         self.text: Numbers = np.zeros((questions, 14))
         self.loss: Numbers = np.zeros((questions, 2))
-        columns = {name: column for column, name in enumerate(SHARE_ORDER)}
+        columns = {name: column for column, name in enumerate(SHARES)}
         for answered in answers:
             for name, holds in marks(answered).items():
                 self.marks[answered.place, columns[name]] = holds

@@ -42,15 +42,10 @@ from drkun_tui.i18n import set_language
 from drkun_tui.jobs import detached
 from drkun_tui.library.plan import Plan, plan_load
 from drkun_tui.training.data.summary import Summary
-from drkun_tui.training.runs import Runs
+from drkun_tui.training.runs import DATA, Runs
 
 if TYPE_CHECKING:
     from drkun_tui.evaluation.overlap import Trained
-
-DATA = "data"
-"""The folder of a run in which its rows are."""
-
-TRAIN, HELD_OUT, SUMMARY = "train.arrow", "held_out.arrow", "summary.json"
 
 STOP_POLL_S = 0.3
 """How often a wish to stop is looked for while the engine works."""
@@ -232,6 +227,8 @@ def _loaded(plan: Plan, engine: EngineClient) -> Loaded:
 
 def _source(order: Order) -> tuple[Path, str]:
     """Where the suite is, and what it is called."""
+    from drkun_tui.training.data.dataset import HELD_OUT
+
     if not order.is_run:
         path = Path(order.suite).expanduser()
         return path, path.name
@@ -252,6 +249,7 @@ def _trained(plan: Plan) -> Trained | None:
     if told is None or not told.data_fingerprint:
         return None
     from drkun_tui.evaluation.overlap import Trained
+    from drkun_tui.training.data.dataset import SUMMARY, TRAIN
 
     for folder in detached.folders(Runs().root):
         summary = read_kept(folder / DATA / SUMMARY, Summary)

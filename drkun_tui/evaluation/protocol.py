@@ -168,11 +168,34 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
         return self.name in SHARES
 
 
-SHARES = ("accuracy", "parsed", "department", "ends", "closes", "repeats", "advised")
+class Difference(msgspec.Struct, frozen=True, kw_only=True):
+    """One metric of two evaluations, over the questions that both have answered."""
+
+    name: str
+    before: float
+    after: float
+    low: float
+    """Of the 95 % interval of the difference, after − before, by the paired bootstrap."""
+    high: float
+    count: int
+    p: float | None = None
+    """Of McNemar's exact test, for shares."""
+    shown: bool
+    """Is there a difference? By the test for shares, else by the interval, which then has no zero in it."""
+
+
+SHARES = ("accuracy", "department", "parsed", "ends", "closes", "repeats", "advised")
+"""Figures from 0 to 1, of questions with options, of departments, and of all."""
+
 SCORES = ("bleu4", "rouge1", "rouge2", "rougeL")
-"""From 0 to 100."""
-LOSSES = ("loss", "perplexity")
-LESS_IS_BETTER = (*LOSSES, "repeats")
+"""Figures from 0 to 100."""
+
+
+def written(name: str, number: float) -> str:
+    """A figure of this name as people write it: a share in percent, a loss with its digits."""
+    if name in SHARES:
+        return f"{100 * number:.1f} %"
+    return f"{number:.4f}" if name == "loss" else f"{number:.2f}"
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from drkun_tui.evaluation import text_metrics
-from drkun_tui.evaluation.protocol import SCORES, Answered, Figure, Loaded
+from drkun_tui.evaluation.protocol import SCORES, SHARES, Answered, Figure, Loaded
 from drkun_tui.evaluation.resampling import Numbers, Resampled
 from drkun_tui.evaluation.statistics import wilson
 
@@ -97,15 +97,12 @@ class Tally:
     def figures(self) -> tuple[Figure, ...]:
         """The figures so far, the losses first."""
         found = [*self._loss.figures(LOSS), *self._text.figures(TEXT)]
-        for name in SHARE_ORDER:
+        for name in SHARES:
             if trials := self._trials[name]:
                 between = wilson(self._hits[name], trials)
                 share = self._hits[name] / trials
                 found.append(Figure(name=name, value=share, low=between.low, high=between.high, count=trials))
         return tuple(found)
-
-
-SHARE_ORDER = ("accuracy", "department", "parsed", "ends", "closes", "repeats", "advised")
 
 
 class _Numbers:

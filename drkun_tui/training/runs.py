@@ -30,7 +30,7 @@ from drkun_tui.training.recipe import Recipe
 
 JOB = "drkun_tui.training.job"
 RECIPE = "recipe.toml"
-CHECKPOINTS = "checkpoints"
+DATA, CHECKPOINTS = "data", "checkpoints"
 
 STOP_S = 600.0
 """What a run gets to finish its step and write its checkpoint before it is killed."""

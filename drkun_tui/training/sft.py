@@ -28,7 +28,7 @@ from drkun_tui.training.protocol import (
 )
 from drkun_tui.training.recipe import Recipe
 from drkun_tui.training.rendering import Renderer
-from drkun_tui.training.runs import CHECKPOINTS
+from drkun_tui.training.runs import CHECKPOINTS, DATA
 
 if TYPE_CHECKING:
     from drkun_tui.training.job import Teller
@@ -68,7 +68,7 @@ def train(recipe: Recipe, settings: Settings, folder: Path, teller: Teller) -> N
         teller.event(said)
     tokenizer = base_model.tokenizer_of(place)
     renderer = Renderer(tokenizer, recipe.data.template)
-    data = Examples(recipe, folder / "data", renderer, teller)
+    data = Examples(recipe, folder / DATA, renderer, teller)
     teller.event(data.prepared)
     teller.phase("loading")
     _stop_here(teller)
