@@ -17,10 +17,11 @@ import pytest
 
 pytest.importorskip("sacrebleu")
 
-from drkun_tui import i18n, paths
+from drkun_tui import hardware, i18n, paths
 from drkun_tui.engine import safe_mode
 from drkun_tui.errors import DrkunError
 from drkun_tui.evaluation import card
+from drkun_tui.evaluation.asking import CONTEXT, spread
 from drkun_tui.evaluation.comparison import compare
 from drkun_tui.evaluation.evaluations import RESULT, Evaluation, Evaluations
 from drkun_tui.evaluation.protocol import (
@@ -36,6 +37,7 @@ from drkun_tui.evaluation.protocol import (
 )
 from drkun_tui.jobs import detached
 from drkun_tui.library import provenance
+from drkun_tui.library.plan import plan_load
 from drkun_tui.library.provenance import Provenance
 from drkun_tui.sampling import Sampling
 from drkun_tui.settings import Settings
@@ -254,6 +256,22 @@ def test_a_suite_that_is_none_fails_with_its_sentence(place: Path) -> None:
     assert isinstance(events(found.id)[-1], Failed)
 
 
+@pytest.mark.parametrize(
+    ("ram", "wished", "sequences"), [(64, 0, 16), (0.3, 0, 8), (0.05, 0, 2), (0.05, 5, 5)]
+)
+def test_the_memory_decides_how_many_are_asked_at_once(
+    monkeypatch: pytest.MonkeyPatch, ram: float, wished: int, sequences: int
+) -> None:
+    plan = plan_load(SETTINGS)
+    size = int(ram * 2**30)
+    monkeypatch.setattr(hardware, "read", lambda: hardware.Hardware("cpu", 4, 8, size, size, [], ""))
+    load = spread(plan, Order(suite="s", settings=SETTINGS, sequences=wished))
+    assert load.sequences == sequences
+    assert load.context_length == min(plan.load.context_length, CONTEXT)
+    shorter = msgspec.structs.replace(SETTINGS, context_length=512)
+    assert spread(plan_load(shorter), Order(suite="s", settings=shorter)).context_length == 512
+
+
 # Comparison
 
 
@@ -398,6 +416,17 @@ def test_wrong_use_is_one_line(many: Path, arguments: tuple[str, ...], kind: str
     assert done.json["error"]["kind"] == kind
     assert done.failure
     assert len(asyncio.run(Evaluations().all())) == before
+
+
+def test_what_cannot_be_compared_is_not_answered_first(many: Path, whole: Evaluation) -> None:
+    done = run("eval", str(many), "--threads", "1", "--against", whole.id, "--json")
+    assert done.code == 2
+    assert done.json["error"]["kind"] == "other_questions"
+    newest = asyncio.run(Evaluations().all())[0]
+    assert newest.phase == "stopped"
+    assert len(list(Evaluations().answers(newest.id))) < 24
+    done = run("eval", str(many), "--against", newest.id, "--json")
+    assert (done.code, done.json["error"]["kind"]) == (2, "no_result")
 
 
 # A training run's held-out rows, and its adapter

@@ -67,6 +67,8 @@ def run(arguments: argparse.Namespace) -> int:
 async def _run(arguments: argparse.Namespace, settings: Settings, evaluations: Evaluations) -> int:
     # Looked for first: nobody waits an hour to hear that it is not there.
     before = await evaluations.get(arguments.against) if arguments.against else None
+    if before is not None and before.result is None:
+        raise evaluation_error("no_result", id=before.id)
     if arguments.show:
         found = await evaluations.get(arguments.show)
     else:
@@ -79,7 +81,7 @@ async def _run(arguments: argparse.Namespace, settings: Settings, evaluations: E
             if arguments.json:
                 print(msgspec.json.encode({"id": found.id}).decode())
             return EXIT_DONE
-        await _follow(evaluations, found, quiet=arguments.json)
+        await _follow(evaluations, found, before, quiet=arguments.json)
         found = await evaluations.get(found.id)
     result = found.result
     if result is None:
@@ -130,8 +132,13 @@ def _order(arguments: argparse.Namespace, settings: Settings, runs: list[Run]) -
     )
 
 
-async def _follow(evaluations: Evaluations, evaluation: Evaluation, *, quiet: bool) -> None:
+async def _follow(
+    evaluations: Evaluations, evaluation: Evaluation, before: Evaluation | None, *, quiet: bool
+) -> None:
     """Show progress until it ends.
+
+    Args:
+        before: what it will be compared with; it is stopped where its questions are others.
 
     Raises:
         DrkunError: it failed, or was stopped.
@@ -148,6 +155,9 @@ async def _follow(evaluations: Evaluations, evaluation: Evaluation, *, quiet: bo
     try:
         async for event, _ in evaluations.follow(evaluation.id):
             progress.add(event)
+            if isinstance(event, Prepared) and before and not _asked_the_same(before, event):
+                await evaluations.stop(evaluation.id)
+                raise evaluation_error("other_questions", before=before.id, after=evaluation.id)
             # What an earlier process told of its end no longer counts when another goes on.
             last = event
     finally:
@@ -158,6 +168,10 @@ async def _follow(evaluations: Evaluations, evaluation: Evaluation, *, quiet: bo
     if isinstance(last, Stopped):
         hint = t("evaluation.stopped_hint", id=evaluation.id)
         raise DrkunError("stopped", t("evaluation.stopped"), hint, EXIT_INTERRUPTED)
+
+
+def _asked_the_same(before: Evaluation, prepared: Prepared) -> bool:
+    return before.result is not None and before.result.fingerprint == prepared.fingerprint
 
 
 class _Progress:

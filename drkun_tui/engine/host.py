@@ -48,12 +48,16 @@ def main() -> None:
     host.serve()
 
 
+Waiting = queue.Queue[Load | Generate | Score | SetAdapter]
+"""Requests that nobody has begun with."""
+
+
 class Host:
     """Runs one engine on the main thread while another thread listens."""
 
     def __init__(self, output: BinaryIO) -> None:
         self._output = output
-        self._requests: queue.Queue[Load | Generate | Score | SetAdapter] = queue.Queue()
+        self._requests: Waiting = queue.Queue()
         self._cancelled: set[int] = set()
         self._engine: Engine | None = None
 
@@ -243,12 +247,7 @@ class Many:
         emit: where the events go.
     """
 
-    def __init__(
-        self,
-        engine: BatchEngine,
-        requests: queue.Queue[Load | Generate | Score | SetAdapter],
-        emit: Emit,
-    ) -> None:
+    def __init__(self, engine: BatchEngine, requests: Waiting, emit: Emit) -> None:
         self._engine = engine
         self._requests = requests
         self._emit = emit

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from drkun_tui import hardware
+from drkun_tui import hardware, profiles
 from drkun_tui.engine.client import EngineClient
 from drkun_tui.engine.protocol import (
     ChatMessage,
@@ -35,16 +35,16 @@ SEQUENCES = {"llama_cpp": 16, "cpu": 8, "cuda": 32}
 def spread(plan: Plan, order: Order) -> Load:
     """How the model is loaded to answer many questions at once: as many as are wished for, or as the memory
     holds contexts for."""
-    load, machine = plan.load, hardware.read()
+    load = plan.load
     wished = order.settings.context_length
     context = load.context_length if wished else min(load.context_length, CONTEXT)
     known = SEQUENCES["llama_cpp"] if load.engine == "llama_cpp" else SEQUENCES[load.device]
     sequences = order.sequences or known
     shape = plan.model.shape or fit.Shape(weight_bytes=plan.model.size_bytes)
     added = plan.adapter.size_bytes if plan.adapter else 0
-    while not order.sequences and sequences > 2:
-        if fit.fit(shape, plan.profile, machine, context * sequences, added).fits:
-            break
+    need = fit.need(shape, plan.profile, context, added)
+    room = profiles.budget(plan.profile, hardware.read())
+    while not order.sequences and sequences > 2 and need.total + (sequences - 1) * need.cache > room:
         sequences //= 2
     return msgspec.structs.replace(load, context_length=context, sequences=max(2, sequences))
 

@@ -13,7 +13,7 @@ from drkun_tui.evaluation.faults import evaluation_error
 from drkun_tui.evaluation.protocol import SHARES, Answered, Difference, Result
 from drkun_tui.evaluation.resampling import Numbers, Resampled
 from drkun_tui.evaluation.statistics import ALPHA, mcnemar
-from drkun_tui.evaluation.tally import LOSS, TEXT, Statistic, marks, text_numbers
+from drkun_tui.evaluation.tally import LOSS, TEXT, TEXT_WIDTH, Statistic, marks, text_numbers
 
 
 def compare(evaluations: Evaluations, before: Evaluation, after: Evaluation) -> tuple[Difference, ...]:
@@ -57,7 +57,7 @@ class _Side:
 
     def __init__(self, questions: int, answers: Iterable[Answered]) -> None:
         self.marks: npt.NDArray[np.int8] = np.full((questions, len(SHARES)), -1, np.int8)
-        self.text: Numbers = np.zeros((questions, 14))
+        self.text: Numbers = np.zeros((questions, TEXT_WIDTH))
         self.loss: Numbers = np.zeros((questions, 2))
         columns = {name: column for column, name in enumerate(SHARES)}
         for answered in answers:

@@ -95,7 +95,7 @@ class Evaluations:
             DrkunError: ``no_evaluation``.
         """
         for each in await self.all():
-            if each.id == id or (len(id) > 3 and id in (each.id[: len(id)], each.id[-6:])):
+            if detached.is_called(each.id, id):
                 return each
         raise evaluation_error("no_evaluation", id=id)
 

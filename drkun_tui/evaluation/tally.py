@@ -14,6 +14,9 @@ from drkun_tui.evaluation.resampling import Numbers, Resampled
 from drkun_tui.evaluation.statistics import wilson
 
 BLEU_WIDTH = 10
+TEXT_WIDTH = BLEU_WIDTH + len(SCORES)
+"""Of `text_numbers`."""
+
 _AT_ONCE = 512
 
 Statistic = Callable[[Numbers], float]
@@ -70,7 +73,7 @@ class Tally:
         self._last = 0.0
         self._hits: Counter[str] = Counter()
         self._trials: Counter[str] = Counter()
-        self._text = _Numbers(BLEU_WIDTH + len(SCORES))
+        self._text = _Numbers(TEXT_WIDTH)
         self._loss = _Numbers(2)
 
     def add(self, event: Answered | Loaded) -> None:

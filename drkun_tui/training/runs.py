@@ -218,8 +218,8 @@ class Runs:
 
 
 def find(runs: list[Run], id: str) -> Run | None:
-    """The run of this id, or with this beginning or these last six characters of one."""
-    return next((r for r in runs if r.id == id or (len(id) > 3 and id in (r.id[: len(id)], r.id[-6:]))), None)
+    """The run that is called so (`detached.is_called`)."""
+    return next((run for run in runs if detached.is_called(run.id, id)), None)
 
 
 def error_of(kind: str, values: Values) -> DrkunError:
