@@ -43,10 +43,11 @@ from drkun_tui.sampling import Sampling
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # What tests the GPU engine needs torch, which is installed only where a CPU build of it is at hand.
-collect_ignore = [] if importlib.util.find_spec("torch") else ["test_transformers.py", "test_gpu.py"]
+_NEED_TORCH = ["test_transformers.py", "test_transformers_batch.py", "test_gpu.py"]
+collect_ignore = [] if importlib.util.find_spec("torch") else _NEED_TORCH
 
 PATIENCE_S = 120
-EVENT_TYPES = {"loading", "ready", "started", "delta", "finished", "failed", "adapter_set"}
+EVENT_TYPES = {"loading", "ready", "started", "delta", "finished", "failed", "adapter_set", "scored"}
 """A test that waits longer has hung."""
 
 GREEDY = Sampling(temperature=0)

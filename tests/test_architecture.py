@@ -19,10 +19,10 @@ FLOORS = [
     {"engine"},
     {"library"},
     {"publishing"},
-    {"evaluation"},
     {"training"},
     {"consult"},
     {"comparison"},
+    {"evaluation"},
     {"ui"},
     {"app", "commands", "cli", "__main__"},
 ]
@@ -38,6 +38,7 @@ HEAVY = {
 ENGINE_ONLY = {
     *("drkun_tui.engine.llama_cpp", "drkun_tui.engine.chat_template", "drkun_tui.engine.host"),
     *("drkun_tui.engine.probe", "drkun_tui.engine.prompting", "drkun_tui.engine.openai"),
+    "drkun_tui.engine.llama_cpp_batch",
 }
 """What only the engine's processes may import, besides the Transformers engine."""
 
@@ -60,6 +61,12 @@ DATA_ONLY = {name for name in MODULES if name.startswith("drkun_tui.training.dat
     "drkun_tui.training.data.summary"
 }
 """What reads data sets: in the training process, and in the command that checks them."""
+
+DATA_ONLY |= {
+    f"drkun_tui.evaluation.{name}"
+    for name in ("asking", "comparison", "overlap", "resampling", "suite", "tally", "text_metrics")
+}
+"""What reads suites and measures answers: in an evaluation's process, and where two are compared."""
 
 
 def imports(path: Path) -> Iterator[str]:

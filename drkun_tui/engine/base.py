@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Protocol
 
-from drkun_tui.engine.protocol import Event, FinishReason, Generate, Load, Ready
+from drkun_tui.engine.protocol import Event, FinishReason, Generate, Load, Ready, Score
 
 PENALTY_LAST_N = 64
 """Tokens that the repeat penalty looks back on."""
@@ -100,5 +100,57 @@ class Engine(Protocol):
         Templates leave earlier reasoning out of the history, so the KV cache of an answer just given
         does not match the next prompt. Doing this work between turns leaves the next turn only its
         own new tokens.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One token of one of several answers.
+
+    Attributes:
+        id: of the request.
+        text: as in `Tokens`.
+        reason: why the answer ended; then there is no text.
+    """
+
+    id: int
+    text: str = ""
+    reason: FinishReason | None = None
+
+
+class BatchEngine(Protocol):
+    """One loaded model that answers many independent questions at once."""
+
+    def load(self, request: Load, emit: Emit) -> Ready:
+        """See `Engine.load`."""
+        ...
+
+    @property
+    def free(self) -> int:
+        """How many more answers can begin now."""
+        ...
+
+    def begin(self, request: Generate) -> Prompt:
+        """Take a question; one of `free` is then less.
+
+        Raises:
+            EngineError: the prompt cannot be rendered or does not fit the context.
+        """
+        ...
+
+    def step(self) -> list[Piece]:
+        """Go on with all answers that have begun.
+
+        Raises:
+            EngineError: the model failed; none of the answers can go on.
+        """
+        ...
+
+    def score(self, request: Score) -> tuple[float, int]:
+        """Loss of a response in nats, summed over its tokens and its end of turn, and how many those are.
+
+        Raises:
+            EngineError: the prompt cannot be rendered, or leaves no room for the response.
         """
         ...

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -21,11 +22,15 @@ from drkun_tui.engine.protocol import (
     Load,
     Loading,
     Ready,
+    Score,
+    Scored,
     SetAdapter,
     Started,
 )
 from drkun_tui.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_NO_MODEL, DrkunError
 from drkun_tui.jobs import Job, ended_by
+
+KeyT = TypeVar("KeyT")
 
 HOST = "drkun_tui.engine.host"
 
@@ -179,7 +184,7 @@ class EngineClient:
                     self._current = None
                     raise self._crashed(job)
                 # What was left before its end may still have events in the pipe.
-                if isinstance(event, Loading | Ready | AdapterSet) or event.id != number:
+                if isinstance(event, Loading | Ready | AdapterSet | Scored) or event.id != number:
                     continue
                 if isinstance(event, Failed | Finished):
                     self._current = None
@@ -193,6 +198,38 @@ class EngineClient:
             if self._current == number:
                 job.send(protocol.encode(Cancel(number)))
                 self._current = None
+
+    async def many(
+        self, requests: Iterator[tuple[KeyT, Generate | Score]]
+    ) -> AsyncIterator[tuple[KeyT, Delta | Finished | Scored | Failed]]:
+        """Send requests to an engine that was loaded for several at once, as it can take them. One that fails
+        alone ends with `Failed`.
+
+        Args:
+            requests: each with whatever its events shall come with; ids are set here.
+
+        Raises:
+            DrkunError: the engine died (``engine_died``), or no model is loaded.
+        """
+        job, ours = self._job, self._loaded
+        if job is None or ours is None:
+            raise _error("no_model")
+        waiting: dict[int, KeyT] = {}
+        while True:
+            # Twice as many as are answered at once: none of its places waits for the pipe.
+            for key, request in itertools.islice(requests, 2 * ours.sequences - len(waiting)):
+                number = next(self._numbers)
+                waiting[number] = key
+                job.send(protocol.encode(msgspec.structs.replace(request, id=number)))
+            if not waiting:
+                return
+            event = await job.next_event()
+            if event is None:
+                raise self._crashed(job)
+            if isinstance(event, Delta | Finished | Scored | Failed) and event.id in waiting:
+                yield waiting[event.id], event
+                if not isinstance(event, Delta):
+                    del waiting[event.id]
 
     def cancel(self) -> None:
         """Stop the generation that runs, if one does."""

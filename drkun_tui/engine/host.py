@@ -12,10 +12,11 @@ import queue
 import sys
 import threading
 import time
-from typing import BinaryIO
+from collections.abc import Iterator
+from typing import BinaryIO, NoReturn
 
 from drkun_tui.engine import protocol
-from drkun_tui.engine.base import Emit, Engine, EngineError, Prompt, Stream
+from drkun_tui.engine.base import BatchEngine, Emit, Engine, EngineError, Prompt, Stream
 from drkun_tui.engine.protocol import (
     AdapterSet,
     Cancel,
@@ -26,6 +27,8 @@ from drkun_tui.engine.protocol import (
     Generate,
     Load,
     Loading,
+    Score,
+    Scored,
     SetAdapter,
     Started,
     Timings,
@@ -45,12 +48,16 @@ def main() -> None:
     host.serve()
 
 
+Waiting = queue.Queue[Load | Generate | Score | SetAdapter]
+"""Requests that nobody has begun with."""
+
+
 class Host:
     """Runs one engine on the main thread while another thread listens."""
 
     def __init__(self, output: BinaryIO) -> None:
         self._output = output
-        self._requests: queue.Queue[Load | Generate | SetAdapter] = queue.Queue()
+        self._requests: Waiting = queue.Queue()
         self._cancelled: set[int] = set()
         self._engine: Engine | None = None
 
@@ -76,8 +83,10 @@ class Host:
                     self._load(request)
                 elif isinstance(request, SetAdapter):
                     self._set_adapter(request)
-                else:
+                elif isinstance(request, Generate):
                     self._generate(request)
+                else:
+                    raise EngineError("wrong_request")
             except EngineError as error:
                 number = None if isinstance(request, Load) else request.id
                 self._emit(Failed(kind=error.kind, values=error.values, id=number))
@@ -88,6 +97,10 @@ class Host:
 
     def _load(self, request: Load) -> None:
         self._emit(Loading("start", 0.0))
+        if request.sequences > 1:
+            many = _batch_engine(request)
+            self._emit(many.load(request, self._emit))
+            Many(many, self._requests, self._emit).serve()
         engine = _engine(request)
         self._emit(engine.load(request, self._emit))
         self._engine = engine
@@ -151,7 +164,8 @@ class Answer:
         """Send every token; return why they ended."""
         while True:
             try:
-                text = next(tokens)
+                if (text := next(tokens)) is not None:
+                    self.add(text)
             except StopIteration as end:
                 reason: FinishReason = end.value
                 return reason
@@ -161,18 +175,19 @@ class Answer:
                 self._flush(time.perf_counter())
                 raise
             now = time.perf_counter()
-            if text is None:
+            if text is None or now - self._flushed >= FLUSH_S:
                 self._flush(now)
-                continue
-            self._first = self._first or now
-            self._take(self._splitter.feed(text))
-            if self._splitter.thinking:
-                self._thinking_tokens += 1
-                self._last_thought = now
-            else:
-                self._answer_tokens += 1
-            if now - self._flushed >= FLUSH_S:
-                self._flush(now)
+
+    def add(self, text: str) -> None:
+        """Take one token, to be sent with the next ones."""
+        now = time.perf_counter()
+        self._first = self._first or now
+        self._take(self._splitter.feed(text))
+        if self._splitter.thinking:
+            self._thinking_tokens += 1
+            self._last_thought = now
+        else:
+            self._answer_tokens += 1
 
     def finish(self, reason: FinishReason) -> Finished:
         """Send the rest; return the closing event."""
@@ -229,9 +244,65 @@ class Answer:
             self._reclassify = False
 
 
+class Many:
+    """Answers many questions at once, with whichever are there, for as long as the process lives.
+
+    Args:
+        engine: loaded.
+        requests: where they come in.
+        emit: where the events go.
+    """
+
+    def __init__(self, engine: BatchEngine, requests: Waiting, emit: Emit) -> None:
+        self._engine = engine
+        self._requests = requests
+        self._emit = emit
+        self._answers: dict[int, Answer] = {}
+
+    def serve(self) -> NoReturn:
+        """Answer until the process ends."""
+        while True:
+            self._take()
+            try:
+                pieces = self._engine.step()
+            except EngineError as error:
+                for id in self._answers:
+                    self._emit(Failed(kind=error.kind, values=error.values, id=id))
+                self._answers.clear()
+                continue
+            for piece in pieces:
+                if piece.reason is None:
+                    self._answers[piece.id].add(piece.text)
+                else:
+                    self._emit(self._answers.pop(piece.id).finish(piece.reason))
+
+    def _take(self) -> None:
+        """Begin what there is room for; wait where there is nothing else to do."""
+        while not self._answers or self._engine.free:
+            try:
+                request = self._requests.get(block=not self._answers)
+            except queue.Empty:
+                return
+            try:
+                self._begin(request)
+            except EngineError as error:
+                self._emit(Failed(kind=error.kind, values=error.values, id=getattr(request, "id", None)))
+
+    def _begin(self, request: Load | Generate | Score | SetAdapter) -> None:
+        if isinstance(request, Score):
+            loss, tokens = self._engine.score(request)
+            self._emit(Scored(id=request.id, loss=loss, tokens=tokens))
+        elif isinstance(request, Generate):
+            answer = Answer(request, self._emit)
+            answer.start(self._engine.begin(request))
+            self._answers[request.id] = answer
+        else:
+            raise EngineError("wrong_request")
+
+
 def _engine(request: Load) -> Engine:
     """The engine that `request` names. What is heavy or can crash is imported here, after the first word."""
-    try:
+    with _import_faults(request):
         if request.engine == "transformers":
             from drkun_tui.engine.transformers.engine import Transformers
 
@@ -243,6 +314,24 @@ def _engine(request: Load) -> Engine:
         from drkun_tui.engine.llama_cpp import LlamaCpp
 
         return LlamaCpp()
+
+
+def _batch_engine(request: Load) -> BatchEngine:
+    """As `_engine`, for many answers at once."""
+    with _import_faults(request):
+        if request.engine == "transformers":
+            from drkun_tui.engine.transformers.batch import TransformersBatch
+
+            return TransformersBatch()
+        from drkun_tui.engine.llama_cpp_batch import LlamaCppBatch
+
+        return LlamaCppBatch()
+
+
+@contextlib.contextmanager
+def _import_faults(request: Load) -> Iterator[None]:
+    try:
+        yield
     except (ImportError, OSError, RuntimeError) as error:
         kind = "gpu_packages" if request.engine == "transformers" else "engine_missing"
         raise EngineError(kind, reason=" ".join(str(error).split())[:200]) from error

@@ -73,7 +73,7 @@ class LlamaCpp:
         self._vocab = binding.llama_model_get_vocab(self._model)
         self._context = self._make_context(request)
         self._memory = binding.llama_get_memory(self._context)
-        self._n_ctx = int(binding.llama_n_ctx(self._context))
+        self._n_ctx = int(binding.llama_n_ctx_seq(self._context))
         self._threads = request.threads
         self._pace = Pace(request.threads)
         self.set_adapter(request.adapter, request.adapter_scale)

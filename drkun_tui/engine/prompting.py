@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from drkun_tui.engine import context
-from drkun_tui.engine.base import Prompt
+from drkun_tui.engine.base import EngineError, Prompt
 from drkun_tui.engine.chat_template import ChatTemplate, carry_on
-from drkun_tui.engine.protocol import ChatMessage, Generate
+from drkun_tui.engine.protocol import ChatMessage, Generate, Score
 
 Tokenize = Callable[[str], list[int]]
 
@@ -63,6 +63,24 @@ def next_history(
     tokens = tokenize(text)
     # A history without room for a question will be shortened instead.
     return text, tokens if len(tokens) < context_length - 2 * context.SMALLEST_ANSWER else []
+
+
+def scored(
+    request: Score, template: ChatTemplate, tokenize: Tokenize, stops: Collection[int], context_length: int
+) -> tuple[list[int], list[int]]:
+    """The tokens of the prompt and of the response, as training has them: tokenized apart, and the response
+    with the token that ends a turn. One that is longer than the context is cut.
+
+    Raises:
+        EngineError: ``prompt_too_long``, nothing of the response fits.
+    """
+    prompt = template.render(request.messages, think=bool(request.response.thinking))
+    tokens, response = tokenize(prompt), tokenize(carry_on(prompt, request.response))
+    response += [token for token in tokenize(template.between_turns()) if token in stops][:1]
+    room = context_length - len(tokens)
+    if room <= 0 or not response:
+        raise EngineError("prompt_too_long", tokens=len(tokens), limit=context_length - 1)
+    return tokens, response[:room]
 
 
 def shared_prefix(cached: Sequence[int], wanted: Sequence[int]) -> int:

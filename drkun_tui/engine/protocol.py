@@ -55,6 +55,10 @@ class Load(msgspec.Struct, frozen=True, tag="load", kw_only=True):
     """For a GGUF; a quantised cache needs it."""
     safe_mode: bool = False
     """Without the CPU's special weight layouts, which crash on some machines."""
+    sequences: int = 1
+    """Above 1 so many questions are answered at once, each with a context of its own of `context_length`
+    tokens. `Generate` and `Score` are then taken as they come and answered in any order, text comes once
+    at the end of each answer, and one is not cancelled by itself: the process is ended."""
 
 
 class Partial(msgspec.Struct, frozen=True):
@@ -74,6 +78,15 @@ class Generate(msgspec.Struct, frozen=True, tag="generate", kw_only=True):
     resume: Partial | None = None
 
 
+class Score(msgspec.Struct, frozen=True, tag="score", kw_only=True):
+    """How likely is it that the model gives this very response to the last user message? The prompt is
+    rendered as it is for training: with thinking where the response has reasoning."""
+
+    id: int
+    messages: list[ChatMessage]
+    response: Partial
+
+
 class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
     """Stop the generation of this id and keep what has come."""
 
@@ -88,7 +101,7 @@ class SetAdapter(msgspec.Struct, frozen=True, tag="set_adapter", kw_only=True):
     scale: float = 1.0
 
 
-Request = Load | Generate | Cancel | SetAdapter
+Request = Load | Generate | Score | Cancel | SetAdapter
 
 
 # Events
@@ -197,7 +210,16 @@ class AdapterSet(msgspec.Struct, frozen=True, tag="adapter_set"):
     id: int
 
 
-Event = Loading | Ready | Started | Delta | Finished | Failed | AdapterSet
+class Scored(msgspec.Struct, frozen=True, tag="scored", kw_only=True):
+    """The response of this id, end of turn included."""
+
+    id: int
+    loss: float
+    """Nats, summed over its tokens."""
+    tokens: int
+
+
+Event = Loading | Ready | Started | Delta | Finished | Failed | AdapterSet | Scored
 
 encode = msgspec.json.Encoder().encode
 decode_request = msgspec.json.Decoder(Request).decode

@@ -170,6 +170,11 @@ def folders(root: Path) -> list[Path]:
         return []
 
 
+def is_called(id: str, wanted: str) -> bool:
+    """Is this the job that somebody names: by its id, its beginning, or its last six characters?"""
+    return id == wanted or (len(wanted) > 3 and wanted in (id[: len(wanted)], id[-6:]))
+
+
 def state(folder: Path) -> State | None:
     """What a job does, or did last; None when it was never started or its state cannot be read."""
     try:

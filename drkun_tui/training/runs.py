@@ -30,7 +30,7 @@ from drkun_tui.training.recipe import Recipe
 
 JOB = "drkun_tui.training.job"
 RECIPE = "recipe.toml"
-CHECKPOINTS = "checkpoints"
+DATA, CHECKPOINTS = "data", "checkpoints"
 
 STOP_S = 600.0
 """What a run gets to finish its step and write its checkpoint before it is killed."""
@@ -99,10 +99,10 @@ class Runs:
         Raises:
             DrkunError: ``no_run``.
         """
-        for run in await self.all():
-            if run.id == id or (len(id) > 3 and id in (run.id[: len(id)], run.id[-6:])):
-                return run
-        raise error_of("no_run", {"id": id})
+        run = find(await self.all(), id)
+        if run is None:
+            raise error_of("no_run", {"id": id})
+        return run
 
     async def history(self, id: str) -> tuple[History, int]:
         """Everything that a run has told, and the offset behind it for `follow`."""
@@ -215,6 +215,11 @@ class Runs:
         run = await self.get(id)
         if run.error is not None and run.error.kind == "died" and not isinstance(last, Failed):
             yield Failed(kind="died", values={"log": str(self.log(id))}), offset
+
+
+def find(runs: list[Run], id: str) -> Run | None:
+    """The run that is called so (`detached.is_called`)."""
+    return next((run for run in runs if detached.is_called(run.id, id)), None)
 
 
 def error_of(kind: str, values: Values) -> DrkunError:

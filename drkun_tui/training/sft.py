@@ -29,7 +29,7 @@ from drkun_tui.training.protocol import (
 )
 from drkun_tui.training.recipe import Recipe
 from drkun_tui.training.rendering import Renderer
-from drkun_tui.training.runs import CHECKPOINTS
+from drkun_tui.training.runs import CHECKPOINTS, DATA
 
 if TYPE_CHECKING:
     from drkun_tui.training.job import Teller
@@ -71,7 +71,7 @@ def train(recipe: Recipe, settings: Settings, folder: Path, teller: Teller) -> N
     renderer = Renderer(tokenizer, recipe.data.template)
     # One process prepares them, the others find them.
     with filelock.FileLock(folder / "data.lock"):
-        data = Examples(recipe, folder / "data", renderer, teller)
+        data = Examples(recipe, folder / DATA, renderer, teller)
     teller.event(data.prepared)
     teller.phase("loading")
     _stop_here(teller)

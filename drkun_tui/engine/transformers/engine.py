@@ -37,7 +37,7 @@ SMALLEST_BATCH = 16
 BATCH_S = 0.08
 """A batch should take no longer: a cancel is noticed between two of them."""
 
-_PRIMED = 8
+PRIMED = 8
 """Tokens of the prompt that the detokenizer sees, since some spell differently at a text's beginning."""
 
 
@@ -80,12 +80,7 @@ class Transformers:
         tags = (tag for spelling in SPELLINGS for tag in (spelling.open, spelling.close))
         self._shown = {ids[0]: tag for tag in tags if len(ids := self._tokenize(tag)) == 1}
         with self._memory():
-            vocabulary = self._model.config.get_text_config().vocab_size
-            self._picker = Picker(vocabulary, self._n_ctx, self._device)
-            self._pick_greedy = captured(self._picker.pick_greedy, self._device)
-            self._pick_sampled = captured(self._picker.pick_sampled, self._device)
-            if self._device.type == "cuda":
-                self._read = torch.zeros_like(self._picker.chosen, device="cpu").pin_memory()
+            self._prepare_decoding()
             self._attach(request.adapter, request.adapter_scale)
             self._adapt()
             self._warm_up()
@@ -147,6 +142,15 @@ class Transformers:
                 self._evaluate(tokens[self._reuse(tokens) :], stopping)
 
     # Loading
+
+    def _prepare_decoding(self) -> None:
+        """What chooses tokens, on the device."""
+        vocabulary = self._model.config.get_text_config().vocab_size
+        self._picker = Picker(vocabulary, self._n_ctx, self._device)
+        self._pick_greedy = captured(self._picker.pick_greedy, self._device)
+        self._pick_sampled = captured(self._picker.pick_sampled, self._device)
+        if self._device.type == "cuda":
+            self._read = torch.zeros_like(self._picker.chosen, device="cpu").pin_memory()
 
     def _attach(self, path: str | None, scale: float) -> None:
         # One whose changes are all zero would only cost time.
@@ -249,7 +253,7 @@ class Transformers:
 
     def _decode(self, greedy: bool, max_tokens: int, stopping: Stopping) -> Tokens:
         pick = self._pick_greedy if greedy else self._pick_sampled
-        stream = DecodeStream(ids=self._prompt[-_PRIMED:], skip_special_tokens=True)
+        stream = DecodeStream(ids=self._prompt[-PRIMED:], skip_special_tokens=True)
         start = len(self._cached)
         room = self._n_ctx - start
         most = min(max_tokens or room, room)

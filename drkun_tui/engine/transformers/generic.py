@@ -80,6 +80,20 @@ class _FixedCache(Cache):
         super().__init__(layers=[_Layer(self) for _ in range(layers)])
 
 
+def refuse_recurrent(model: Any) -> set[str]:
+    """The kinds of the model's layers.
+
+    Raises:
+        EngineError: ``load_failed``, a layer keeps a state that cannot be taken back to an earlier one.
+    """
+    config = model.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    if model._is_stateful or not kinds <= {"full_attention", "sliding_attention"}:
+        reason = f"{config.model_type} keeps a recurrent state"
+        raise EngineError("load_failed", file=Path(model.name_or_path).name, reason=reason)
+    return kinds
+
+
 class GenericDecoder:
     """See `Decoder`.
 
@@ -93,11 +107,8 @@ class GenericDecoder:
         self.picker = picker
         self._model = model
         self._capacity = capacity
+        kinds = refuse_recurrent(model)
         config = model.config.get_text_config()
-        kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-        if model._is_stateful or not kinds <= {"full_attention", "sliding_attention"}:
-            reason = f"{config.model_type} keeps a recurrent state"
-            raise EngineError("load_failed", file=Path(model.name_or_path).name, reason=reason)
         self._cache = _FixedCache(config.num_hidden_layers, capacity)
         self._device: torch.device = picker.logits.device
         window = getattr(config, "sliding_window", None)

@@ -1,0 +1,1 @@
+"""What "better" means: suites of questions, metrics of the answers, and whether a difference is one."""

@@ -1,0 +1,217 @@
+"""The interface's end of evaluations: begin, watch, stop and resume them, and read what they have found.
+
+Each is a job of its own (`drkun_tui.evaluation.job`) with a folder below ``evaluations/`` in the data folder:
+
+- ``order.json``: what is evaluated on what.
+- ``questions.jsonl``: the questions that are asked, as they are asked.
+- ``events.jsonl``, ``state.json``, ``log.txt``, ``stop``: as `drkun_tui.jobs.detached` has them; every answer
+  is an event, so what was answered stays whatever happens.
+- ``result.json``: what was found, when it is through.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from drkun_tui import paths
+from drkun_tui.errors import DrkunError
+from drkun_tui.evaluation.faults import error_of, evaluation_error
+from drkun_tui.evaluation.protocol import (
+    ENDED,
+    Answered,
+    Event,
+    Failed,
+    Order,
+    Phase,
+    Prepared,
+    Result,
+    decode,
+)
+from drkun_tui.jobs import detached
+
+KeptT = TypeVar("KeptT")
+
+JOB = "drkun_tui.evaluation.job"
+ORDER, PREPARED, RESULT = "order.json", "prepared.json", "result.json"
+
+STOP_S = 20.0
+"""What an evaluation gets to end by itself before it is killed; what was answered is kept either way."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """One evaluation as it stands.
+
+    Attributes:
+        phase: one that has ended for no told reason is ``failed`` (``died``).
+        prepared: None until the questions are known.
+        result: None until it is through.
+        error: why it failed.
+        updated: seconds since the epoch, of its last word.
+    """
+
+    id: str
+    order: Order
+    phase: Phase
+    prepared: Prepared | None = None
+    result: Result | None = None
+    error: DrkunError | None = None
+    updated: float = 0.0
+
+    @property
+    def running(self) -> bool:
+        """Is it at work?"""
+        return self.phase not in ENDED
+
+
+class Evaluations:
+    """All evaluations of one data folder.
+
+    Args:
+        root: where they are; by default ``evaluations/`` in the data folder.
+    """
+
+    def __init__(self, root: Path | None = None) -> None:
+        self.root = root or paths.home() / "evaluations"
+
+    async def all(self) -> list[Evaluation]:
+        """All there are, the newest first."""
+        return await asyncio.to_thread(self._all)
+
+    def _all(self) -> list[Evaluation]:
+        found = (_read(folder) for folder in detached.folders(self.root))
+        return [each for each in found if each is not None]
+
+    async def get(self, id: str) -> Evaluation:
+        """One as it stands now; the beginning or the last six characters of its id are enough.
+
+        Raises:
+            DrkunError: ``no_evaluation``.
+        """
+        for each in await self.all():
+            if detached.is_called(each.id, id):
+                return each
+        raise evaluation_error("no_evaluation", id=id)
+
+    async def start(self, order: Order) -> Evaluation:
+        """Begin one.
+
+        Raises:
+            DrkunError: ``unwritable`` or ``job_start_failed``.
+        """
+        folder = await asyncio.to_thread(self._make, order)
+        return await self.resume(folder.name)
+
+    def _make(self, order: Order) -> Path:
+        try:
+            folder = detached.new_folder(self.root)
+            detached.write_whole(folder / ORDER, msgspec.json.encode(order))
+        except OSError as error:
+            raise self._unwritable(error) from error
+        return folder
+
+    async def resume(self, id: str) -> Evaluation:
+        """Go on with one that does not run; what was answered is not asked again. One that is through does
+        nothing.
+
+        Raises:
+            DrkunError: ``job_start_failed`` or ``no_evaluation``.
+        """
+        before = await self.get(id)
+        if before.phase != "done":
+            await detached.start(JOB, self.root / before.id)
+        return await self.get(before.id)
+
+    async def request_stop(self, id: str) -> None:
+        """Ask one to end early; returns at once.
+
+        Raises:
+            DrkunError: ``no_evaluation`` or ``unwritable``.
+        """
+        found = await self.get(id)
+        try:
+            await asyncio.to_thread(detached.request_stop, self.root / found.id)
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    async def stop(self, id: str) -> None:
+        """Ask one to end early; returns when it has.
+
+        Raises:
+            DrkunError: ``no_evaluation`` or ``unwritable``.
+        """
+        found = await self.get(id)
+        try:
+            await detached.stop(self.root / found.id, STOP_S)
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    async def remove(self, id: str) -> None:
+        """Forget one that has ended, its answers and its result.
+
+        Raises:
+            DrkunError: ``no_evaluation`` or ``still_running``.
+        """
+        found = await self.get(id)
+        if found.running:
+            raise evaluation_error("still_running", id=found.id)
+        await asyncio.to_thread(detached.remove, self.root / found.id)
+
+    async def follow(self, id: str, offset: int = 0) -> AsyncIterator[tuple[Event, int]]:
+        """Events from `offset` on as they come, each with the offset behind it; ends with the evaluation. One
+        whose process died without a word ends with `Failed` of kind ``died``."""
+        last: Event | None = None
+        async for event, behind in detached.follow(self.root / id, decode, offset):
+            last, offset = event, behind
+            yield event, behind
+        found = await self.get(id)
+        if found.error is not None and found.error.kind == "died" and not isinstance(last, Failed):
+            yield Failed(kind="died", values={"log": str(self.root / id / detached.LOG)}), offset
+
+    def answers(self, id: str) -> Iterator[Answered]:
+        """Everything that was answered so far, one after the other from the disk."""
+        return (event for event in detached.events(self.root / id, decode) if isinstance(event, Answered))
+
+    def _unwritable(self, error: OSError) -> DrkunError:
+        return evaluation_error("unwritable", folder=str(self.root), reason=error.strerror or str(error))
+
+
+def _read(folder: Path) -> Evaluation | None:
+    """An evaluation as its folder tells; None when it is none."""
+    try:
+        order = msgspec.json.decode((folder / ORDER).read_bytes(), type=Order)
+    except (OSError, msgspec.MsgspecError):
+        return None
+    state = detached.state(folder)
+    phase: Phase = "stopped"
+    error = None
+    if state is not None:
+        phase = state.phase  # type: ignore[assignment]
+        if phase not in ENDED and not state.alive:
+            phase, error = "failed", evaluation_error("died", log=str(folder / detached.LOG))
+        elif state.error:
+            values = dict(state.error)
+            error = error_of(str(values.pop("kind", "")), values)
+    return Evaluation(
+        id=folder.name,
+        order=order,
+        phase=phase,
+        prepared=read_kept(folder / PREPARED, Prepared),
+        result=read_kept(folder / RESULT, Result),
+        error=error,
+        updated=state.updated if state else 0.0,
+    )
+
+
+def read_kept(path: Path, kind: type[KeptT]) -> KeptT | None:
+    """What a file holds; None where it is not there yet."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except (OSError, msgspec.MsgspecError):
+        return None
