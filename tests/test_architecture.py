@@ -53,7 +53,12 @@ ENGINE_ONLY |= {
     f"drkun_tui.training.{name}"
     for name in ("adapter", "base_model", "examples", "job", "rendering", "sft", "tokens", "trainer")
 }
-
+ENGINE_ONLY |= {
+    f"drkun_tui.publishing.{name}"
+    for name in (
+        *("convert", "imatrix", "job", "lora", "merge", "modelfile", "pre_tokenizer", "prove", "quantise"),
+    )
+}
 
 DATA_ONLY = {name for name in MODULES if name.startswith("drkun_tui.training.data.")} - {
     "drkun_tui.training.data.summary"

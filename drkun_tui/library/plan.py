@@ -38,9 +38,9 @@ class Plan:
 
     @property
     def prompt(self) -> Prompt | None:
-        """How the adapter was trained to be asked; None where nothing says so."""
-        trained = self.adapter.provenance if self.adapter else None
-        return trained.prompt if trained else None
+        """How the adapter, or the model that it was merged into, was trained to be asked; None where nothing
+        says so."""
+        return _trained_prompt(self.model, self.adapter)
 
     def thinks(self, wanted: bool) -> bool:
         """Is the model to think? One whose adapter never saw reasoning is asked as it was trained."""
@@ -100,6 +100,7 @@ def _plan(settings: Settings) -> Plan:
     def fits(profile: Profile) -> bool:
         return fit.fit(shape, profile, machine, length, added).fits
 
+    prompt = _trained_prompt(model, adapter)
     choice = profiles.choose(wanted, machine, fits if model.kind is Kind.BASE else None)
     room = profiles.budget(choice.profile, machine) - added
     context = fit.context_for(shape, room, length, choice.profile)
@@ -117,11 +118,16 @@ def _plan(settings: Settings) -> Plan:
             threads=settings.threads or machine.physical_cores,
             adapter=str(adapter.path) if adapter else None,
             adapter_scale=settings.adapter_scale if adapter else 1.0,
-            template=adapter.provenance.prompt.template if adapter and adapter.provenance else "",
+            template=prompt.template if prompt else "",
         ),
         reason=f"{choice.reason} {context.reason}".strip(),
         notice="" if memory.fits else memory.reason,
     )
+
+
+def _trained_prompt(model: Model, adapter: Model | None) -> Prompt | None:
+    trained = (adapter or model).provenance
+    return trained.prompt if trained else None
 
 
 def _engine(model: Model, profile: Profile) -> Load:
