@@ -7,7 +7,6 @@ killed has left there, the next one removes.
 
 from __future__ import annotations
 
-import errno
 import shutil
 import signal
 import sys
@@ -45,7 +44,6 @@ from drkun_tui.publishing.tasks import Convert, Merge, Prove, Quantise
 
 _UNFINISHED = ".export-"
 _LOCK = "lock"
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def main() -> int:
@@ -106,7 +104,7 @@ class Export:
             return self._fail(error.kind, error.values)
         except OSError as error:
             traceback.print_exc()
-            if error.errno in _FULL:
+            if error.errno in steps.FULL:
                 return self._fail("disk_full", {})
             told = {
                 "folder": str(error.filename or paths.model_store()),

@@ -22,6 +22,7 @@ _LOW_RANK = re.compile(
     r"(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<side>[AB])(?:\.default)?(?:\.weight)?"
 )
 _PREFIX = "base_model.model."
+_UNDER = ".base_layer.weight"
 
 _OTHER_METHODS = (
     *("use_dora", "use_qalora", "use_bdlora", "layer_replication", "target_parameters", "kasa_config"),
@@ -119,6 +120,11 @@ def read(adapter: Path, base: Shapes) -> Changes:
             if found := _LOW_RANK.fullmatch(named):
                 name = _checked(f"{found['module']}.weight", base, "no_tensor")
                 sides.setdefault((name, bool(found["embedding"])), {})[found["side"]] = file.get_tensor(key)
+            elif named.endswith(_UNDER):
+                # PEFT saves an embedding that it changes along with the change; it is the base's own.
+                name = _checked(named.removesuffix(_UNDER) + ".weight", base, "no_tensor")
+                if tuple(file.get_slice(key).get_shape()) != base[name]:
+                    raise PublishingError("wrong_shape", tensor=name)
             else:
                 saved = re.sub(r"\.modules_to_save(\.default)?\.", ".", named)
                 changes[_checked(saved, base, "not_only_lora")] = Whole(file.get_tensor(key))

@@ -62,6 +62,8 @@ def quantise(task: Quantise, tell: steps.Tell) -> dict[str, Any]:
 
 def _run(source: bytes, out: bytes, params: Any, log: _Log) -> None:
     if binding.llama_model_quantize(source, out, ctypes.byref(params)):
+        if "iostream" in log.error:  # all that C++ says of a disk that takes no more
+            raise PublishingError("disk_full")
         if "imatrix size" in log.error:
             raise PublishingError("imatrix_other", reason=log.error)
         raise PublishingError("quantise_failed", reason=log.error)

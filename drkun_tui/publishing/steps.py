@@ -26,6 +26,9 @@ from drkun_tui.publishing.faults import PublishingError, StopRequested, Values
 
 TaskT = TypeVar("TaskT")
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Also a quota, and the largest file that the system or its file system allows."""
+
 TELL_EVERY_S = 0.2
 LOOK_EVERY_S = 0.1
 """How often a wish to stop is looked for."""
@@ -103,7 +106,7 @@ def _end_with_parent() -> None:
 
 def _fault(error: Exception) -> Broke:
     # Writers in other languages only say in words that there is no room.
-    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
+    if getattr(error, "errno", None) in FULL or "No space left" in str(error):
         return Broke("disk_full", {})
     reason = f"{type(error).__name__}: {error}".strip().splitlines()[0][:300]
     return Broke("internal", {"reason": reason})
