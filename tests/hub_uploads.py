@@ -116,7 +116,7 @@ class Uploads:
         if repo in self.hub.repositories:
             self._json({"error": "You already created this model repo"}, status=409)
             return
-        self.hub.add(repo, {}, tags=["private" if told.get("private") else "public"])
+        self.hub.add(repo, {}, tags=[told.get("visibility") or "public"])
         self._json({"url": f"{self.hub.url}/{repo}", "id": repo})
 
     def _hf_validate(self, body: bytes) -> None:

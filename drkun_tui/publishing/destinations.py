@@ -147,13 +147,13 @@ class HuggingFace:
             raise PublishingError("repo_name", repo=repo, host=host, reason="") from None
         except Exception as error:
             # What fails in one of its threads comes as the cause of another error.
-            told = error if isinstance(error, HfHubHTTPError) else error.__cause__ or error
-            if isinstance(told, HfHubHTTPError):
-                said = str(told.server_message or "")[:200]
-                raise _from_status(told.response.status_code, repo, host, said) from None
-            if isinstance(told, self._http.HTTPError | OSError):
-                raise PublishingError("broke_off", host=host, reason=type(told).__name__) from None
-            raise PublishingError("hub_nonsense", host=host, reason=type(told).__name__) from None
+            for told in (error, error.__cause__):
+                if isinstance(told, HfHubHTTPError):
+                    said = str(told.server_message or "")[:200]
+                    raise _from_status(told.response.status_code, repo, host, said) from None
+                if isinstance(told, self._http.HTTPError | OSError):
+                    raise PublishingError("broke_off", host=host, reason=type(told).__name__) from None
+            raise PublishingError("hub_nonsense", host=host, reason=type(error).__name__) from None
 
 
 class ModelScope:
@@ -214,5 +214,8 @@ class ModelScope:
             raise PublishingError("repo_name", repo=repo, host=host, reason=str(error)[:200]) from None
         except errors.APIError as error:
             raise _from_status(error.status_code or 0, repo, host, str(error)[:200]) from None
+        except (errors.StorageError, RuntimeError) as error:
+            # It has tried for a while, and tells no more than that it has given up.
+            raise PublishingError("broke_off", host=host, reason=str(error).partition(".")[0]) from None
         except (errors.HubError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise PublishingError("hub_nonsense", host=host, reason=type(error).__name__) from None
