@@ -131,6 +131,7 @@ def test_commands_take_only_text_tools_from_the_screens() -> None:
     allowed = (
         "drkun_tui.ui.model_rows",
         "drkun_tui.ui.progress",
+        "drkun_tui.ui.publishing_text",
         "drkun_tui.ui.table",
         "drkun_tui.ui.typeset",
     )

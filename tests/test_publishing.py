@@ -1,4 +1,4 @@
-"""``drkun publish`` against a hub on this machine: what arrives there, under which card; every way to fail."""
+"""``drkun publish`` against a hub on this machine: what arrives, under which card, and every way to fail."""
 
 from __future__ import annotations
 

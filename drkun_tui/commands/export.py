@@ -26,7 +26,7 @@ from drkun_tui.publishing.protocol import (
     Warned,
     encode,
 )
-from drkun_tui.ui.progress import duration
+from drkun_tui.ui.publishing_text import progress_text, proved_text
 from drkun_tui.ui.table import size
 from drkun_tui.ui.typeset.sanitise import clean
 
@@ -113,27 +113,3 @@ class Shown:
     def end(self) -> None:
         """Leave a clean line."""
         self._line.clear()
-
-
-def progress_text(event: Progress) -> str:
-    """How far a stage is, in one line."""
-    left = "" if event.eta_s is None else t("progress.left", time=duration(event.eta_s))
-    return t(
-        "publishing.progress",
-        stage=t(f"publishing.phase_{event.stage}"),
-        done=size(event.done),
-        total=size(event.total),
-        speed=size(int(event.speed)),
-        left=left,
-    )
-
-
-def proved_text(event: Proved) -> str:
-    """How near the result is to its source, in one line."""
-    return t(
-        "publishing.proved",
-        positions=event.positions,
-        agreement=f"{event.agreement:.1%}",
-        divergence=f"{event.divergence:.2g}",
-        same=event.same,
-    )

@@ -18,7 +18,7 @@ from drkun_tui.publishing.faults import PublishingError, error_of
 from drkun_tui.publishing.release import Draft, draft, with_licences
 from drkun_tui.publishing.upload_protocol import Event, Failed, Finished, Progress, Request, Stopped, encode
 from drkun_tui.publishing.uploads import Uploads
-from drkun_tui.ui.progress import duration
+from drkun_tui.ui.publishing_text import progress_text
 from drkun_tui.ui.table import size
 from drkun_tui.ui.typeset.sanitise import clean
 
@@ -110,24 +110,11 @@ async def _stop(stopping: asyncio.Event, uploads: Uploads, id: str) -> None:
 
 def _show(event: Event, line: StatusLine) -> None:
     if isinstance(event, Progress):
-        line.show(upload_text(event))
+        line.show(progress_text(event))
     elif isinstance(event, Finished):
         line.clear()
         whose = t("publishing.private" if event.private else "publishing.public")
         print(clean(t("publishing.published", page=event.page, whose=whose)))
-
-
-def upload_text(event: Progress) -> str:
-    """How far an upload is, in one line."""
-    left = "" if event.eta_s is None else t("progress.left", time=duration(event.eta_s))
-    return t(
-        "publishing.progress",
-        stage=t("publishing.phase_uploading"),
-        done=size(event.done),
-        total=size(event.total),
-        speed=size(int(event.speed)),
-        left=left,
-    )
 
 
 def _tell(text: str) -> None:

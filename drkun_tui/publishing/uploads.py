@@ -97,7 +97,12 @@ class Uploads:
         await detached.start(JOB, self.root / id)
         return await self.get(id)
 
-    def _prepared(self, request: Request, card: str) -> str:
+    def check(self, request: Request, card: str) -> None:
+        """Look for what speaks against an upload, before anybody is asked whether to begin it.
+
+        Raises:
+            DrkunError: the name, the card or a file cannot be published as it is.
+        """
         try:
             check_repo(request.repo)
             check_card(card)
@@ -106,6 +111,9 @@ class Uploads:
             raise error_of("repo_name", {"repo": request.repo, "host": request.hub, "reason": ""}) from error
         except PublishingError as error:
             raise error_of(error.kind, error.values) from error
+
+    def _prepared(self, request: Request, card: str) -> str:
+        self.check(request, card)
         uploads = self._all()
         for done in [upload for upload in uploads if upload.phase == "done"][KEPT:]:
             detached.remove(self.root / done.id)

@@ -24,10 +24,12 @@ from drkun_tui.ui.screens.ask_text import AskText
 from drkun_tui.ui.screens.choose import Choose
 from drkun_tui.ui.screens.confirm import Confirm
 from drkun_tui.ui.screens.consult import ConsultScreen
+from drkun_tui.ui.screens.export import ExportScreen
 from drkun_tui.ui.screens.fetch import FetchScreen
 from drkun_tui.ui.screens.help import HelpScreen
 from drkun_tui.ui.screens.models import ModelsScreen
 from drkun_tui.ui.screens.new_run import NewRunScreen, RecipeEditor
+from drkun_tui.ui.screens.publish import PublishScreen
 from drkun_tui.ui.screens.reader import Reader
 from drkun_tui.ui.screens.training import TrainingScreen
 from drkun_tui.ui.table import GAP, cell
@@ -103,7 +105,7 @@ class SettingsScreen(Screen[None]):
     def _owners(self) -> tuple[type[DOMNode], ...]:
         """Whatever has keys."""
         places = (ConsultScreen, ModelsScreen, FetchScreen, TrainingScreen, NewRunScreen, SettingsScreen)
-        dialogs = (HelpScreen, Confirm, AskText, Choose, Reader, RecipeEditor)
+        dialogs = (HelpScreen, Confirm, AskText, Choose, Reader, RecipeEditor, ExportScreen, PublishScreen)
         return (type(self.app), Prompt, ConversationList, LineView, RowList, *places, *dialogs)
 
     def _keys(self) -> dict[str, str]:
