@@ -142,6 +142,8 @@ class ModelsScreen(Screen[None]):
     @on(RowList.Highlighted)
     def _highlighted(self) -> None:
         self.query_one(ModelDetails).show(self.query_one(ModelTable).highlighted)
+        # What can be done depends on what it is.
+        self.refresh_bindings()
 
     @property
     def highlighted(self) -> str:
