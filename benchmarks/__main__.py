@@ -15,7 +15,7 @@ from benchmarks.machine import Bench
 
 GROUPS = (
     *("startup", "decode", "lag", "turns", "memory"),
-    *("inventory", "download", "library_lag", "memory_fit", "speed_estimates", "data"),
+    *("inventory", "download", "library_lag", "memory_fit", "speed_estimates", "data", "export"),
 )
 
 

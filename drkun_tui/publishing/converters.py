@@ -31,7 +31,7 @@ _NEEDED = (
     "conversion/base.py",
     "gguf-py/gguf/__init__.py",
 )
-_WANTED = ("conversion/", "gguf-py/gguf/", "convert_lora_to_gguf.py", "LICENSE")
+_WANTED = ("conversion/", "gguf-py/gguf/", "convert_lora_to_gguf.py", "convert_hf_to_gguf.py", "LICENSE")
 _LOOK_EVERY_S = 0.1
 _MOST_BYTES = 64 * 1024 * 1024
 """Of all files that are taken; they have some 2 MB."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import re
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,10 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
+from drkun_tui import hardware
 from drkun_tui.publishing.faults import PublishingError
 
-BLOCK = 1 << 19
+BLOCK = 1 << 18
 """Elements that are computed on at once: in 32 bits they stay in a core's cache."""
 
 _LOW_RANK = re.compile(
@@ -31,6 +34,13 @@ _OTHER_METHODS = (
 """Fields of ``adapter_config.json`` under which an adapter is more than ``B A`` beside a weight."""
 
 Shapes = Mapping[str, tuple[int, ...]]
+
+
+@functools.cache
+def _threads() -> ThreadPoolExecutor:
+    """A thread for each core, with blocks of its own. PyTorch's own threads wait for each other at every
+    operation, and almost stop when another program wants a core."""
+    return ThreadPoolExecutor(hardware.read().physical_cores, "lora", torch.set_num_threads, (1,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +71,13 @@ class LowRank:
         up, down = up.float().contiguous(), down.float().contiguous()
         changed = torch.empty_like(weight, dtype=dtype)
         rows = max(1, BLOCK // weight.shape[1])
-        for start in range(0, weight.shape[0], rows):
+
+        def change(start: int) -> None:
             here = slice(start, start + rows)
             changed[here] = torch.addmm(weight[here].float(), up[here], down, alpha=self.scale)
+
+        # Reading the results raises what went wrong.
+        list(_threads().map(change, range(0, weight.shape[0], rows)))
         return changed
 
 
