@@ -15,7 +15,16 @@ from benchmarks.machine import Bench
 
 GROUPS = (
     *("startup", "decode", "lag", "turns", "memory"),
-    *("inventory", "download", "library_lag", "memory_fit", "speed_estimates", "data", "evaluation"),
+    *(
+        "inventory",
+        "download",
+        "library_lag",
+        "memory_fit",
+        "speed_estimates",
+        "data",
+        "evaluation",
+        "export",
+    ),
 )
 
 

@@ -30,6 +30,7 @@ from drkun_tui.i18n import t
 from drkun_tui.settings import Settings
 from drkun_tui.ui import terminal, theme
 from drkun_tui.ui.fetching import Fetching
+from drkun_tui.ui.publishing_watch import PublishingWatch
 from drkun_tui.ui.screens.consult import ConsultScreen
 from drkun_tui.ui.training_watch import TrainingWatch
 from drkun_tui.ui.typeset.markdown import render_block
@@ -56,7 +57,7 @@ LEAVE_S = 2.0
 """What the workers get to end when the program is left."""
 
 
-class DrkunApp(Fetching, TrainingWatch):
+class DrkunApp(Fetching, TrainingWatch, PublishingWatch):
     """See the module.
 
     Args:
@@ -133,6 +134,7 @@ class DrkunApp(Fetching, TrainingWatch):
         self.load_model()
         self.watch_downloads()
         self.watch_runs()
+        self.watch_publishing()
         self.run_worker(_warm_up, thread=True)
 
     # Settings

@@ -90,6 +90,11 @@ def header_cache() -> Path:
     return home() / "headers.cache"
 
 
+def cache() -> Path:
+    """What was fetched to work with and can be fetched again; may be deleted at any time."""
+    return home() / "cache"
+
+
 def aliases_file() -> Path:
     """The names that the user gave to models, by their paths. JSON."""
     return home() / "aliases.json"

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
+from tests.hub_uploads import Uploads
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 LFS_FROM = 1024
 """Bytes from which a file is kept apart from Git, and comes from the CDN."""
@@ -94,6 +96,14 @@ class HubServer:
         self.repositories: dict[str, Repository] = {}
         self.faults: dict[str, list[Fault]] = {}
         self.seen: list[Seen] = []
+        self.blobs: dict[str, bytes] = {}
+        """Contents that were sent, by their SHA-256."""
+        self.sent: list[str] = []
+        """The same, in the order in which they came, whole."""
+        self.commits: list[tuple[str, list[str]]] = []
+        """Repository and files of each."""
+        self.authorizations: set[str] = set()
+        """Of requests that wanted to write."""
         self.held = threading.Event()
         """Set when an answer waits in its middle."""
         self.release = threading.Event()
@@ -146,10 +156,12 @@ class HubServer:
             "MODELSCOPE_ENDPOINT": self.url,
             "MODELSCOPE_HOME": str(home / "modelscope"),
             "NO_PROXY": "127.0.0.1",
+            # Its protocol of chunks is between its own library and its own store.
+            "HF_HUB_DISABLE_XET": "1",
         }
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Uploads, BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     hub: HubServer
     at_cdn: bool
@@ -388,7 +400,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        if self.command == "GET":
+        if self.command != "HEAD":
             self.wfile.write(body)
 
     def _status(self, status: int, headers: dict[str, str] | None = None) -> None:

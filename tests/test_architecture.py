@@ -55,7 +55,12 @@ ENGINE_ONLY |= {
     f"drkun_tui.training.{name}"
     for name in ("adapter", "base_model", "examples", "job", "rendering", "sft", "tokens", "trainer")
 }
-
+ENGINE_ONLY |= {
+    f"drkun_tui.publishing.{name}"
+    for name in (
+        *("convert", "imatrix", "job", "lora", "merge", "modelfile", "pre_tokenizer", "prove", "quantise"),
+    )
+}
 
 DATA_ONLY = {name for name in MODULES if name.startswith("drkun_tui.training.data.")} - {
     "drkun_tui.training.data.summary"
@@ -134,6 +139,7 @@ def test_commands_take_only_text_tools_from_the_screens() -> None:
     allowed = (
         "drkun_tui.ui.model_rows",
         "drkun_tui.ui.progress",
+        "drkun_tui.ui.publishing_text",
         "drkun_tui.ui.table",
         "drkun_tui.ui.typeset",
         "drkun_tui.ui.vote_table",

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from drkun_tui.errors import DrkunError
-from drkun_tui.library import gguf
+from drkun_tui.library import gguf, provenance
 from drkun_tui.library.files import SPLIT, size_of
 from drkun_tui.library.fit import Shape, joined, shape_of
 from drkun_tui.library.header_cache import cached
 from drkun_tui.library.model import Kind, Model, Problem, problem
 from drkun_tui.library.printable import printable
+from drkun_tui.library.provenance import Provenance
 from drkun_tui.library.tensors import Tensors, merged
 
 DEMONSTRATION = "Dr. Kun Starter 26M"
@@ -34,12 +35,14 @@ class _Facts:
     expected_size: int
     shape: Shape
     tensors: Tensors
+    provenance: Provenance | None
 
 
 def _facts(path: Path) -> _Facts:
     header = gguf.read(path, partial=True)
     base = header.text("general.base_model.0.repo_url") or header.text("general.base_model.0.name")
     alpha = header.metadata.get("adapter.lora.alpha")
+    trained = provenance.parse(header.text(provenance.GGUF_KEY))
     return _Facts(
         title=printable(header.name),
         architecture=printable(header.architecture),
@@ -48,10 +51,11 @@ def _facts(path: Path) -> _Facts:
         context_length=header.context_length,
         base=printable(base),
         alpha=alpha if isinstance(alpha, float) and math.isfinite(alpha) else None,
-        demonstration=header.name == DEMONSTRATION,
+        demonstration=header.name == DEMONSTRATION or bool(trained and trained.demonstration),
         expected_size=header.expected_size,
         shape=shape_of(header),
         tensors=header.tensors,
+        provenance=trained,
     )
 
 
@@ -103,6 +107,7 @@ def describe(files: list[Path], name: str) -> Model:
         rank=_rank(tensors) if adapter else None,
         alpha=first.alpha if adapter else None,
         target_modules=_targets(tensors) if adapter else (),
+        provenance=first.provenance,
         complete=complete,
         problems=tuple(problems),
         demonstration=first.demonstration,

@@ -20,7 +20,7 @@ import msgspec
 from drkun_tui import __version__, paths
 from drkun_tui.errors import DrkunError
 
-FORMAT = f"2 {__version__}"
+FORMAT = f"3 {__version__}"
 """Raise the number whenever something else is read out of a header."""
 
 MAX_FILE = 32 * 1024 * 1024

@@ -12,6 +12,7 @@ from drkun_tui.library.fit import Shape, cache_bytes
 from drkun_tui.library.gguf_header import Part
 from drkun_tui.library.model import Kind, Model, problem
 from drkun_tui.library.printable import printable
+from drkun_tui.library.provenance import Provenance
 from drkun_tui.library.safetensors import Weights
 
 MAX_MODULES = 64
@@ -107,6 +108,7 @@ def describe_base(folder: Path, shards: list[str], pickles: list[str], name: str
         parts=_parts(text, parameters, min(embeddings, parameters), tied=tied),
         expert_share=_expert_share(text),
     )
+    made = _made(folder)
     return Model(
         name=name,
         kind=Kind.BASE,
@@ -119,20 +121,20 @@ def describe_base(folder: Path, shards: list[str], pickles: list[str], name: str
         context_length=shape.context_length or None,
         complete=not problems and not weights.problems,
         problems=(*problems, *weights.problems),
-        demonstration=_is_demonstration(folder),
+        provenance=made if made and made.trained else None,
+        demonstration=made is not None and made.demonstration,
         shape=shape if weights.size and not weights.missing else None,
         # Packed weights hide their shapes, too.
         tensors=None if stored else weights.tensors,
     )
 
 
-def _is_demonstration(folder: Path) -> bool:
-    """Was it unpacked from the bundled starter?"""
+def _made(folder: Path) -> Provenance | None:
+    """How it was made, if that was here: unpacked from the bundled starter, or merged with an adapter."""
     try:
-        made = provenance.read(folder)
+        return provenance.read(folder)
     except ValueError:
-        return False
-    return made is not None and made.demonstration
+        return None
 
 
 def _parts(

@@ -81,7 +81,7 @@ def import_model(path: Path, mode: Mode, name: str | None = None) -> Model:
         raise _refusal("import_here", name=model.name)
     if mode is Mode.MOVE:
         _ensure_movable(model)
-    name = _checked_name(name) if name is not None else _safe_name(_default_name(model))
+    name = checked_name(name) if name is not None else safe_name(_default_name(model))
     steps = _steps(model, store, name)
     for _, target in steps:
         if os.path.lexists(target):
@@ -211,7 +211,7 @@ def _default_name(model: Model) -> str:
     return split["stem"] if split else model.path.stem
 
 
-def _safe_name(name: str) -> str:
+def safe_name(name: str) -> str:
     """A name that can be a path in the store, as near to `name` as may be."""
     parts = []
     for part in name.split("/")[:MAX_PARTS]:
@@ -221,7 +221,7 @@ def _safe_name(name: str) -> str:
     return "/".join(parts)
 
 
-def _checked_name(name: str) -> str:
+def checked_name(name: str) -> str:
     """A name that somebody chose.
 
     Raises:
@@ -230,7 +230,7 @@ def _checked_name(name: str) -> str:
     name = name.strip()
     if name.lower().endswith(".gguf"):
         name = name[: -len(".gguf")]
-    if len(name.split("/")) > MAX_PARTS or _safe_name(name) != name:
+    if len(name.split("/")) > MAX_PARTS or safe_name(name) != name:
         raise _refusal("import_name", name=name)
     return name
 

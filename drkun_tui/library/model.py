@@ -93,7 +93,7 @@ class Model:
     target_modules: tuple[str, ...] = ()
     """For an adapter: the layers that it changes."""
     provenance: Provenance | None = field(default=None, repr=False)
-    """For an adapter that was trained here: how."""
+    """For an adapter that was trained here, and for what was exported with it: how."""
     complete: bool = True
     """Are its own files whole?"""
     problems: tuple[Problem, ...] = ()

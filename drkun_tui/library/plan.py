@@ -49,9 +49,9 @@ class Plan:
 
     @property
     def prompt(self) -> Prompt | None:
-        """How the adapter was trained to be asked; None where nothing says so."""
-        trained = self.adapter.provenance if self.adapter else None
-        return trained.prompt if trained else None
+        """How the adapter, or the model that it was merged into, was trained to be asked; None where nothing
+        says so."""
+        return _trained_prompt(self.model, self.adapter)
 
     def thinks(self, wanted: bool) -> bool:
         """Is the model to think? One whose adapter never saw reasoning is asked as it was trained."""
@@ -117,6 +117,7 @@ def _plan(settings: Settings) -> Plan:
         fitting = fit.fit(shape, profile, machine, length, added).fits
         return fitting or (gguf and _layers(shape, profile, machine, fit.SMALLEST_CONTEXT, added) > 0)
 
+    prompt = _trained_prompt(model, adapter)
     choice = profiles.choose(wanted, machine, fits, gguf=gguf)
     room = profiles.budget(choice.profile, machine) - added
     context = fit.context_for(shape, room, length, choice.profile)
@@ -147,7 +148,7 @@ def _plan(settings: Settings) -> Plan:
             gpu_layers=layers,
             kv_cache=settings.kv_cache if gguf else "f16",
             flash_attention=settings.flash_attention if gguf else "auto",
-            template=adapter.provenance.prompt.template if adapter and adapter.provenance else "",
+            template=prompt.template if prompt else "",
         ),
         reason=f"{choice.reason} {context.reason}".strip(),
         notice="" if memory.fits or layers else memory.reason,
@@ -174,6 +175,11 @@ def _remote(settings: Settings) -> Plan:
     name = printable(server.name)
     model = Model(name=name, disk_name=name, kind=Kind.REMOTE, path=Path())
     return Plan(model, None, Profile.REMOTE, load, server.notice, server.notice, server)
+
+
+def _trained_prompt(model: Model, adapter: Model | None) -> Prompt | None:
+    trained = (adapter or model).provenance
+    return trained.prompt if trained else None
 
 
 def _engine(model: Model, profile: Profile) -> Load:

@@ -1,7 +1,8 @@
-"""How an adapter was trained, as the ``drkun.json`` in its folder says."""
+"""How a model was trained, as the ``drkun.json`` in its folder says, or its GGUF's metadata."""
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import msgspec
@@ -9,6 +10,9 @@ import msgspec
 from drkun_tui.library.files import read_bytes
 
 FILE = "drkun.json"
+
+GGUF_KEY = "drkun.provenance"
+"""What the content of `FILE` is called in a GGUF's metadata."""
 
 
 class Prompt(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,6 +40,11 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     demonstration: bool = False
     """Is it, or what it was made from, the bundled starter?"""
 
+    @property
+    def trained(self) -> bool:
+        """Was it fine-tuned here? Then it is asked as it was trained."""
+        return bool(self.recipe)
+
 
 def write(folder: Path, provenance: Provenance) -> None:
     """Write the folder's `FILE`.
@@ -44,6 +53,37 @@ def write(folder: Path, provenance: Provenance) -> None:
         OSError: it cannot be written.
     """
     (folder / FILE).write_bytes(msgspec.json.format(msgspec.json.encode(provenance), indent=2) + b"\n")
+
+
+def dump(provenance: Provenance) -> str:
+    """The content of `FILE` in one line, as a GGUF's metadata hold it."""
+    return msgspec.json.encode(provenance).decode()
+
+
+def parse(text: str) -> Provenance | None:
+    """What `dump` wrote; None for anything else, because a GGUF is a stranger's."""
+    try:
+        return msgspec.json.decode(text, type=Provenance)
+    except (ValueError, RecursionError):
+        return None
+
+
+def public(provenance: Provenance) -> Provenance:
+    """The same without paths of this machine, to be handed on: of a path its last part is left."""
+    try:
+        recipe = tomllib.loads(provenance.recipe)
+    except tomllib.TOMLDecodeError:
+        recipe = {}
+    for section, key in (("data", "path"), ("base", "model")):
+        value = recipe.get(section, {}).get(key)
+        if isinstance(value, str) and value.startswith(("/", "~", ".")):
+            recipe[section][key] = Path(value).name
+    base = provenance.base_model
+    return msgspec.structs.replace(
+        provenance,
+        base_model=Path(base).name if base.startswith(("/", "~", ".")) else base,
+        recipe=msgspec.toml.encode(recipe).decode() if recipe else "",
+    )
 
 
 def read(folder: Path) -> Provenance | None:

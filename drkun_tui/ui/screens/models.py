@@ -21,7 +21,7 @@ from drkun_tui.errors import DrkunError
 from drkun_tui.i18n import t
 from drkun_tui.library import adapters, aliases, inspection, inventory, manage, speed
 from drkun_tui.library.hub.downloads import Download
-from drkun_tui.library.model import Model
+from drkun_tui.library.model import Kind, Model
 from drkun_tui.library.overview import Entry, overview
 from drkun_tui.library.plan import folders
 from drkun_tui.library.speed import Known
@@ -58,6 +58,8 @@ class ModelsScreen(Screen[None]):
         Binding("i", "import", "keys.import", id="models.import"),
         Binding("n", "rename", "keys.rename_model", id="models.rename", show=False),
         Binding("s", "scale", "keys.scale", id="models.scale", show=False),
+        Binding("e", "export", "keys.export_model", id="models.export"),
+        Binding("p", "publish", "keys.publish", id="models.publish", show=False),
         Binding("delete,x", "remove", "keys.remove", id="models.remove"),
         Binding("space", "pause", "keys.pause", id="models.pause"),
         Binding("tab", "app.focus_next", "keys.switch", id="models.switch", show=False),
@@ -140,6 +142,8 @@ class ModelsScreen(Screen[None]):
     @on(RowList.Highlighted)
     def _highlighted(self) -> None:
         self.query_one(ModelDetails).show(self.query_one(ModelTable).highlighted)
+        # What can be done depends on what it is.
+        self.refresh_bindings()
 
     @property
     def highlighted(self) -> str:
@@ -275,6 +279,31 @@ class ModelsScreen(Screen[None]):
         self.app.change_settings(**renamed)
         self.action_scan()
 
+    def action_export(self) -> None:
+        """Make another kind of file of the model."""
+        # Imported late: nobody else needs it.
+        from drkun_tui.ui.screens.export import ExportScreen
+
+        if (entry := self._chosen) is not None:
+            self.app.push_screen(ExportScreen(entry.model))
+
+    @work(group="dialog", exclusive=True)
+    async def action_publish(self) -> None:
+        """Upload the model to a hub."""
+        from drkun_tui.publishing.faults import PublishingError, error_of
+        from drkun_tui.publishing.release import draft
+        from drkun_tui.ui.screens.publish import PublishScreen
+
+        if (entry := self._chosen) is None:
+            return
+        models = [each.model for each in self._entries]
+        try:
+            made = await asyncio.to_thread(draft, entry.model, models)
+        except PublishingError as error:
+            self.query_one(Notice).fail(error_of(error.kind, error.values))
+            return
+        self.app.push_screen(PublishScreen(made))
+
     @work(group="dialog", exclusive=True)
     async def action_scale(self) -> None:
         """Ask how strongly the adapter changes its base."""
@@ -351,8 +380,10 @@ class ModelsScreen(Screen[None]):
         """Offer only what can be done with what is highlighted."""
         if action == "pause":
             return self._download is not None
-        if action in ("view", "card", "rename"):
+        if action in ("view", "card", "rename", "publish"):
             return self._chosen is not None
+        if action == "export":
+            return self._chosen is not None and self._chosen.model.kind in (Kind.LORA, Kind.BASE)
         if action == "scale":
             return self.app.settings.adapter is not None
         return True

@@ -27,10 +27,12 @@ from drkun_tui.ui.screens.compare import CompareScreen
 from drkun_tui.ui.screens.confirm import Confirm
 from drkun_tui.ui.screens.consult import ConsultScreen
 from drkun_tui.ui.screens.contestants import ChooseContestants
+from drkun_tui.ui.screens.export import ExportScreen
 from drkun_tui.ui.screens.fetch import FetchScreen
 from drkun_tui.ui.screens.help import HelpScreen
 from drkun_tui.ui.screens.models import ModelsScreen
 from drkun_tui.ui.screens.new_run import NewRunScreen, RecipeEditor
+from drkun_tui.ui.screens.publish import PublishScreen
 from drkun_tui.ui.screens.reader import Reader
 from drkun_tui.ui.screens.training import TrainingScreen
 from drkun_tui.ui.table import GAP, cell
@@ -126,6 +128,8 @@ class SettingsScreen(Screen[None]):
             Choose,
             Reader,
             RecipeEditor,
+            ExportScreen,
+            PublishScreen,
         )
         return (type(self.app), Prompt, ConversationList, LineView, RowList, *places, *dialogs)
 

@@ -1,0 +1,130 @@
+"""One way from an adapter to files, timed without the interpreter's start: ``exporting.py WAY FOLDER``.
+
+- ``copy``: the base's files read and written.
+- ``merge``: our merge; ``peft``: PEFT's, saved.
+- ``export``: our converter and quantiser, the adapter added on the way.
+- ``tools``: PEFT's merge saved, ``convert_hf_to_gguf.py``, and llama.cpp's quantiser.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import runpy
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from drkun_tui.publishing import converters, steps, targets
+from drkun_tui.publishing.tasks import Convert, Merge, Quantise
+
+TARGET = "Q4_K_M"
+THREADS = 2
+
+
+def copy(folder: Path, out: Path) -> None:
+    """Read and write, in blocks that stay in the processor's cache."""
+    for path in sorted((folder / "base").glob("*.safetensors")):
+        with path.open("rb") as source, (out / path.name).open("wb") as target:
+            shutil.copyfileobj(source, target, 1 << 20)
+
+
+def merge(folder: Path, out: Path) -> None:
+    """Ours, in this process."""
+    from drkun_tui.publishing.merge import merge as work
+
+    task = Merge(base=str(folder / "base"), adapter=str(folder / "adapter"), target=str(out))
+    began = time.perf_counter()
+    work(task, lambda *_: None)
+    _tell(began)
+
+
+def peft(folder: Path, out: Path) -> None:
+    """PEFT's, in this process."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    began = time.perf_counter()
+    model: Any = AutoModelForCausalLM.from_pretrained(folder / "base", dtype=torch.bfloat16)
+    merged: Any = PeftModel.from_pretrained(model, folder / "adapter").merge_and_unload()
+    merged.save_pretrained(out)
+    AutoTokenizer.from_pretrained(folder / "base").save_pretrained(out)
+    _tell(began)
+
+
+def export(folder: Path, out: Path) -> None:
+    """As the export's job does it, stage by stage."""
+    kept = str(converters.ensure(lambda: False))
+    convert = Convert(
+        converters=kept,
+        base=str(folder / "base"),
+        adapter=str(folder / "adapter"),
+        out=str(out / "whole.gguf"),
+        out_type="bf16",
+        name="random",
+    )
+    quantise = Quantise(
+        source=convert.out, out=str(out / "small.gguf"), file_type=targets.file_type(TARGET), threads=THREADS
+    )
+    steps.run("drkun_tui.publishing.convert", convert, lambda *_: None, lambda: False)
+    steps.run("drkun_tui.publishing.quantise", quantise, lambda *_: None, lambda: False)
+
+
+def tools(folder: Path, out: Path) -> None:
+    """Each tool a process of its own, as their documents have it."""
+    me = [sys.executable, "-m", "benchmarks.children.exporting"]
+    (out / "merged").mkdir()
+    for way, where in (("peft", str(out / "merged")), ("script", str(out)), ("quantiser", str(out))):
+        subprocess.run([*me, way, str(folder), where], check=True, stdout=subprocess.DEVNULL)
+
+
+def script(folder: Path, out: Path) -> None:
+    """llama.cpp's converter; only told the name of the pre-tokenizer, which it would refuse."""
+    del folder
+    kept = converters.ensure(lambda: False)
+    sys.path.insert(0, str(kept))
+    from conversion import base  # type: ignore[import-not-found]
+
+    base.TextModel.get_vocab_base_pre = lambda *_: "qwen2"
+    sys.argv = ["", str(out / "merged"), "--outfile", str(out / "whole.gguf"), "--outtype", "bf16"]
+    runpy.run_path(str(kept / "convert_hf_to_gguf.py"), run_name="__main__")
+
+
+def quantiser(folder: Path, out: Path) -> None:
+    """llama.cpp's quantiser, one call of its library."""
+    import ctypes
+
+    import llama_cpp
+
+    del folder
+    params = llama_cpp.llama_model_quantize_default_params()
+    params.ftype, params.nthread = targets.file_type(TARGET), THREADS
+    paths = (str(out / name).encode() for name in ("whole.gguf", "small.gguf"))
+    if llama_cpp.llama_model_quantize(*paths, ctypes.byref(params)):
+        raise RuntimeError("llama_model_quantize")
+
+
+def _tell(began: float) -> None:
+    """Seconds, and the most memory that the process has held, mapped files included."""
+    seconds = time.perf_counter() - began
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(json.dumps({"s": seconds, "peak": peak}), flush=True)
+
+
+WAYS = {way.__name__: way for way in (copy, merge, peft, export, tools, script, quantiser)}
+
+
+def main(way: str, folder: Path, out: Path) -> None:
+    """Go it."""
+    began = time.perf_counter()
+    WAYS[way](folder, out)
+    if way not in ("merge", "peft"):
+        _tell(began)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))

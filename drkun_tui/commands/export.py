@@ -1,0 +1,115 @@
+"""``drkun export``: an adapter or a base as another kind of file. The export is a job of its own; this
+command follows it."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+
+import msgspec
+
+from drkun_tui import paths, settings
+from drkun_tui.commands.following import StatusLine, on_interrupt
+from drkun_tui.errors import EXIT_DONE, EXIT_INTERRUPTED, DrkunError
+from drkun_tui.i18n import set_language, t
+from drkun_tui.publishing.exports import Exports
+from drkun_tui.publishing.faults import error_of
+from drkun_tui.publishing.preflight import Preflight, check
+from drkun_tui.publishing.protocol import (
+    Event,
+    Failed,
+    Finished,
+    Progress,
+    Proved,
+    Stopped,
+    Warned,
+    encode,
+)
+from drkun_tui.ui.publishing_text import progress_text, proved_text
+from drkun_tui.ui.table import size
+from drkun_tui.ui.typeset.sanitise import clean
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Export; the exit code says whether the file is there."""
+    chosen = settings.load(paths.settings_file())
+    set_language(chosen.language)
+    found = check(
+        arguments.model,
+        arguments.type,
+        chosen,
+        base=arguments.base,
+        name=arguments.name,
+        imatrix=arguments.imatrix,
+    )
+    _tell(t("publishing.before", name=found.request.name, size=size(found.result_bytes),
+            disk=size(found.disk_bytes), memory=size(found.memory_bytes)))  # fmt: skip
+    for warning in found.warnings:
+        _tell(warning)
+    try:
+        return asyncio.run(_export(found, arguments))
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
+
+
+async def _export(found: Preflight, arguments: argparse.Namespace) -> int:
+    stopping = on_interrupt()
+    exports = Exports()
+    export = await exports.start(found.request)
+    if arguments.detach:
+        print(msgspec.json.encode({"id": export.id}).decode() if arguments.json else export.id)
+        return EXIT_DONE
+    shown = Shown(as_json=arguments.json)
+    ending = asyncio.ensure_future(_stop(stopping, exports, export.id))
+    try:
+        async for event, _ in exports.follow(export.id):
+            shown.add(event)
+            if isinstance(event, Failed):
+                raise error_of(event.kind, event.values)
+            if isinstance(event, Stopped):
+                raise DrkunError("stopped", t("publishing.stopped"), "", EXIT_INTERRUPTED)
+    finally:
+        ending.cancel()
+        shown.end()
+    return EXIT_DONE
+
+
+async def _stop(stopping: asyncio.Event, exports: Exports, id: str) -> None:
+    await stopping.wait()
+    await exports.stop(id)
+
+
+def _tell(text: str) -> None:
+    print(clean(text), file=sys.stderr)
+
+
+class Shown:
+    """Events as lines: one that is written anew on a terminal, JSON for programs.
+
+    Args:
+        as_json: one object a line on standard output, and nothing else.
+    """
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self._line = StatusLine(quiet=as_json)
+
+    def add(self, event: Event) -> None:
+        """Show what is new."""
+        if self._as_json:
+            sys.stdout.buffer.write(encode(event) + b"\n")
+            sys.stdout.buffer.flush()
+        elif isinstance(event, Progress):
+            self._line.show(progress_text(event))
+        elif isinstance(event, Proved):
+            self._line.keep(proved_text(event))
+        elif isinstance(event, Warned):
+            self._line.keep(clean(error_of(event.kind, event.values).message))
+        elif isinstance(event, Finished):
+            self.end()
+            print(clean(t("publishing.finished", name=event.name, path=event.path, size=size(event.size))))
+
+    def end(self) -> None:
+        """Leave a clean line."""
+        self._line.clear()

@@ -1,0 +1,1 @@
+"""From a fine-tune to files that others can use: merging, GGUF, proof, and the hubs."""

@@ -1,0 +1,95 @@
+"""What a model can be exported as: safetensors, a GGUF of some type, a GGUF LoRA; and how near to its source
+each must be."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from drkun_tui.library.gguf_types import FILE_TYPES, GUESSED
+from drkun_tui.publishing.faults import PublishingError
+
+MERGED, LORA = "safetensors", "lora"
+"""Targets beside the GGUF types: a merged model as its makers would publish it, and a GGUF LoRA."""
+
+COMMON = ("Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0", "F16", "BF16", MERGED, LORA)
+"""The ones that are offered, the most asked for first. Any other type of llama.cpp is taken by its name."""
+
+WHOLE = ("F16", "BF16", "F32")
+"""GGUF types that llama.cpp's converter writes itself."""
+
+NEEDS_IMATRIX = frozenset({"IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M", "Q2_K_S", "IQ3_XXS"})
+"""Types that llama.cpp refuses, or makes nonsense of, without an importance matrix."""
+
+_NUMBERS = {name: number for number, name in FILE_TYPES.items() if number < GUESSED}
+_ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """How far a file's predictions may be from its source's, over the positions of `prove`.
+
+    Attributes:
+        agreement: least share of positions at which both would say the same token next.
+        divergence: most mean Kullback-Leibler divergence of its predictions from the source's, in nats.
+    """
+
+    agreement: float
+    divergence: float
+
+
+_TOLERANCES = (
+    (r"F32|F16|BF16|safetensors|lora", Tolerance(0.97, 0.002)),
+    (r"Q8_0", Tolerance(0.96, 0.005)),
+    (r"Q6_K", Tolerance(0.93, 0.015)),
+    (r"Q5_.*", Tolerance(0.90, 0.03)),
+    (r"I?Q4_.*|MXFP4_MOE|NVFP4", Tolerance(0.80, 0.12)),
+    (r"I?Q3_.*", Tolerance(0.70, 0.30)),
+    (r"I?Q2_.*", Tolerance(0.45, 1.50)),
+    (r".*", Tolerance(0.25, 4.00)),
+)
+"""About five times what each type costs the bundled model, which is small and loses more than a large one. A
+file with a wrong tokenizer, a permuted tensor or the adapter left out is beyond those of all usual types: the
+bundled model without the adapter of a short fine-tune agrees at 0.82 of the positions, with a divergence of
+0.19."""
+
+_BITS = (
+    (r"F32", 32.0), (r"F16|BF16|safetensors|lora", 16.0), (r"Q8_0", 8.5), (r"Q6_K", 6.6), (r"Q5_.*", 5.7),
+    (r"I?Q4_.*|MXFP4_MOE|NVFP4", 5.0), (r"I?Q3_.*", 4.3), (r".*", 3.4),
+)  # fmt: skip
+"""Bits of a weight, embeddings with their higher precision counted in, rounded up."""
+
+
+def parse(text: str) -> str:
+    """The target that somebody means, whatever the case of its letters.
+
+    Raises:
+        PublishingError: ``unknown_target``.
+    """
+    given = text.strip()
+    if given.lower() in (MERGED, LORA):
+        return given.lower()
+    name = _ALIASES.get(given.upper(), given.upper())
+    if name not in _NUMBERS:
+        raise PublishingError("unknown_target", target=given, known=", ".join(COMMON))
+    return name
+
+
+def is_gguf(target: str) -> bool:
+    """Is it a GGUF model, and neither safetensors nor an adapter?"""
+    return target not in (MERGED, LORA)
+
+
+def file_type(target: str) -> int:
+    """llama.cpp's number of a GGUF type, ``enum llama_ftype``."""
+    return _NUMBERS[target]
+
+
+def tolerance(target: str) -> Tolerance:
+    """How near to its source a file of this type must be."""
+    return next(found for pattern, found in _TOLERANCES if re.fullmatch(pattern, target))
+
+
+def bytes_of(parameters: int, target: str) -> int:
+    """About how large a file of this type is."""
+    return int(parameters * next(bits for pattern, bits in _BITS if re.fullmatch(pattern, target)) / 8)

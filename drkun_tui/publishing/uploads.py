@@ -1,0 +1,178 @@
+"""The interface's end of uploads: begin, watch, stop and go on with them.
+
+Each upload is a job of its own (`drkun_tui.publishing.upload_job`) with a folder below ``uploads/`` in the
+data folder, as `drkun_tui.jobs.detached` has it, and the card in it as it was reviewed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from drkun_tui import paths
+from drkun_tui.errors import DrkunError
+from drkun_tui.jobs import detached
+from drkun_tui.library.hub.base import HubError
+from drkun_tui.library.hub.names import check_repo
+from drkun_tui.publishing.faults import PublishingError, error_of
+from drkun_tui.publishing.release import check_card, check_files
+from drkun_tui.publishing.upload_protocol import (
+    CARD,
+    ENDED,
+    REQUEST,
+    Event,
+    Failed,
+    Finished,
+    Phase,
+    Progress,
+    Request,
+    decode,
+    encode,
+    read_request,
+)
+
+JOB = "drkun_tui.publishing.upload_job"
+
+KEPT = 10
+"""Finished uploads that are remembered."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upload:
+    """One upload as it stands; see `drkun_tui.publishing.exports.Export`."""
+
+    id: str
+    request: Request
+    phase: Phase
+    progress: Progress | None = None
+    finished: Finished | None = None
+    error: DrkunError | None = None
+    offset: int = 0
+
+    @property
+    def running(self) -> bool:
+        """Is it at work?"""
+        return self.phase not in ENDED
+
+
+class Uploads:
+    """All uploads of one data folder.
+
+    Args:
+        root: where their jobs are; by default ``uploads/`` in the data folder.
+    """
+
+    def __init__(self, root: Path | None = None) -> None:
+        self.root = root or paths.home() / "uploads"
+
+    async def all(self) -> list[Upload]:
+        """Running, and ended ones, the newest first."""
+        return await asyncio.to_thread(self._all)
+
+    def _all(self) -> list[Upload]:
+        found = (_read(folder) for folder in detached.folders(self.root))
+        return [upload for upload in found if upload is not None]
+
+    async def get(self, id: str) -> Upload:
+        """One upload as it stands now.
+
+        Raises:
+            DrkunError: ``no_job``.
+        """
+        upload = await asyncio.to_thread(_read, self.root / id)
+        if upload is None:
+            raise error_of("no_job", {"id": id})
+        return upload
+
+    async def start(self, request: Request, card: str) -> Upload:
+        """Begin an upload, or go on with the one of the same repository and files that did not come to its
+        end. Somebody has reviewed the card.
+
+        Raises:
+            DrkunError: the name, the card or a file cannot be published as it is, or ``job_start_failed``.
+        """
+        id = await asyncio.to_thread(self._prepared, request, card)
+        await detached.start(JOB, self.root / id)
+        return await self.get(id)
+
+    def check(self, request: Request, card: str) -> None:
+        """Look for what speaks against an upload, before anybody is asked whether to begin it.
+
+        Raises:
+            DrkunError: the name, the card or a file cannot be published as it is.
+        """
+        try:
+            check_repo(request.repo)
+            check_card(card)
+            check_files({name: Path(path) for name, path in request.files.items()})
+        except HubError as error:
+            raise error_of("repo_name", {"repo": request.repo, "host": request.hub, "reason": ""}) from error
+        except PublishingError as error:
+            raise error_of(error.kind, error.values) from error
+
+    def _prepared(self, request: Request, card: str) -> str:
+        self.check(request, card)
+        uploads = self._all()
+        for done in [upload for upload in uploads if upload.phase == "done"][KEPT:]:
+            detached.remove(self.root / done.id)
+        begun = [u.id for u in uploads if u.request == request and u.phase != "done"]
+        try:
+            folder = self.root / begun[0] if begun else detached.new_folder(self.root)
+            detached.write_whole(folder / REQUEST, encode(request))
+            detached.write_whole(folder / CARD, card.encode())
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise error_of("unwritable", {"folder": str(self.root), "reason": reason}) from error
+        return folder.name
+
+    async def stop(self, id: str) -> None:
+        """Stop an upload; the hub keeps what it has. Returns when it has stopped.
+
+        Raises:
+            DrkunError: ``unwritable``.
+        """
+        try:
+            await detached.stop(self.root / id)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise error_of("unwritable", {"folder": str(self.root), "reason": reason}) from error
+
+    async def follow(self, id: str, offset: int = 0) -> AsyncIterator[tuple[Event, int]]:
+        """Events from `offset` on as they come, each with the offset behind it; ends with the upload. One
+        whose process died without a word ends with `Failed` of kind ``died``."""
+        last: Event | None = None
+        async for event, behind in detached.follow(self.root / id, decode, offset):
+            last, offset = event, behind
+            yield event, behind
+        upload = await self.get(id)
+        if upload.error is not None and upload.error.kind == "died" and not isinstance(last, Failed):
+            yield Failed(kind="died", values={"log": str(self.root / id / detached.LOG)}), offset
+
+
+def _read(folder: Path) -> Upload | None:
+    """An upload as its folder tells; None when it is none."""
+    request = read_request(folder)
+    if request is None:
+        return None
+    # Asked in this order, so that the news of what ends meanwhile is not missed.
+    state = detached.state(folder)
+    events, offset = detached.last_events(folder, decode)
+    newest: dict[type, Event] = {type(event): event for event in events}
+    phase: Phase = state.phase if state else "stopped"  # type: ignore[assignment]
+    error = None
+    if state is not None and phase not in ENDED and not state.alive:
+        phase, error = "failed", error_of("died", {"log": str(folder / detached.LOG)})
+    elif state is not None and state.error:
+        values = dict(state.error)
+        error = error_of(str(values.pop("kind", "")), values)
+    return Upload(
+        id=folder.name,
+        request=request,
+        phase=phase,
+        progress=newest.get(Progress),  # type: ignore[arg-type]
+        finished=newest.get(Finished),  # type: ignore[arg-type]
+        error=error,
+        offset=offset,
+    )

@@ -1,0 +1,300 @@
+"""``drkun publish`` against a hub on this machine: what arrives, under which card, and every way to fail."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from drkun_tui import paths
+from drkun_tui.library import inventory, provenance
+from drkun_tui.library.plan import folders
+from drkun_tui.library.provenance import Prompt, Provenance
+from drkun_tui.publishing import release
+from drkun_tui.publishing.faults import PublishingError
+from drkun_tui.settings import Settings
+from tests import hub_uploads, model_files
+from tests.conftest import PATIENCE_S, has_ended, wait_until
+from tests.hub_server import HubServer, serving
+from tests.hub_uploads import COMMIT, CREATE, SEND, TOKEN
+from tests.test_pull import command, drkun
+
+REPO = "me/taught"
+HUBS = ("hf", "modelscope")
+RECIPE = '[base]\nmodel = "starter"\n[data]\npath = "/home/someone/patients.csv"\n'
+CARD = """---
+license: apache-2.0
+base_model: org/base
+---
+
+# Taught
+
+Fine-tuned on dialogues.
+"""
+
+
+@pytest.fixture
+def hub(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    with serving() as server:
+        for name, value in server.environment(home).items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("LC_ALL", "zh_CN.UTF-8")
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        monkeypatch.setenv("MODELSCOPE_API_TOKEN", TOKEN)
+        yield server
+
+
+@pytest.fixture
+def adapter(home: Path) -> Path:
+    """An adapter as a training run leaves it, trained on a file of this machine."""
+    folder = model_files.put_lora(
+        paths.model_store() / "drkun" / "taught", base_model_name_or_path="/home/someone/base"
+    )
+    trained = Provenance(
+        base_model="/home/someone/base", prompt=Prompt(system="你是医生。"), recipe=RECIPE, seed=1
+    )
+    provenance.write(folder, trained)
+    (folder / "README.md").write_text(CARD)
+    return folder
+
+
+@pytest.fixture
+def gguf(home: Path) -> Path:
+    """A GGUF large enough to be sent apart from its commit."""
+    path = paths.model_store() / "drkun" / "taught-GGUF" / "taught-Q4_K_M.gguf"
+    path.parent.mkdir(parents=True)
+    shutil.copyfile(paths.starter(), path)
+    path.with_suffix(".Modelfile").write_text("FROM ./taught-Q4_K_M.gguf\n")
+    return path
+
+
+def publish(*words: str) -> subprocess.CompletedProcess[str]:
+    return drkun("publish", *words, "--json")
+
+
+def last(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    assert "Traceback" not in done.stderr, done.stderr
+    told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return told
+
+
+def files(hub: HubServer, repo: str = REPO) -> dict[str, bytes]:
+    return {
+        path: content.data if isinstance(content.data, bytes) else content.data.read_bytes()
+        for path, content in hub.repositories[repo].files.items()
+    }
+
+
+LICENSED = ("--license", "apache-2.0", "--data-license", "mit", "--yes")
+
+
+@pytest.mark.parametrize("name", HUBS)
+def test_an_adapter_arrives_private_with_its_card(hub: HubServer, adapter: Path, name: str) -> None:
+    done = publish("drkun/taught", REPO, "--to", name, *LICENSED)
+    told = last(done)
+    assert (done.returncode, told["type"], told["private"]) == (0, "finished", True), done.stderr
+    assert told["page"].startswith(hub.url) and REPO in told["page"]
+    there = files(hub)
+    assert {"adapter_config.json", "adapter_model.safetensors", "drkun.json", "README.md"} <= there.keys()
+    assert there["adapter_model.safetensors"] == (adapter / "adapter_model.safetensors").read_bytes()
+    assert hub.repositories[REPO].tags == ["private"]
+    assert len(hub.commits) == 1
+    card = there["README.md"].decode()
+    assert "license: apache-2.0" in card and "- data (patients.csv): mit" in card
+    # Nothing of this machine goes along.
+    assert not [path for path, data in there.items() if b"/home/someone" in data]
+    known = provenance.parse(there["drkun.json"].decode())
+    assert known is not None and known.prompt.system == "你是医生。" and "patients.csv" in known.recipe
+
+
+@pytest.mark.parametrize("name", HUBS)
+def test_a_gguf_arrives_whole_and_its_bytes_are_told(hub: HubServer, gguf: Path, name: str) -> None:
+    done = publish("taught-Q4_K_M", REPO, "--to", name, "--public", "--yes")
+    assert last(done)["type"] == "finished", done.stderr
+    there = files(hub)
+    assert there[gguf.name] == gguf.read_bytes()
+    assert there["taught-Q4_K_M.Modelfile"].startswith(b"FROM ")
+    assert hub.repositories[REPO].tags == ["public"]
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    moved = [event for event in told if event["type"] == "progress"]
+    assert moved[-1]["done"] == moved[-1]["total"] >= gguf.stat().st_size
+
+
+@pytest.mark.parametrize("name", HUBS)
+def test_what_broke_off_goes_on_and_sends_nothing_twice(hub: HubServer, gguf: Path, name: str) -> None:
+    hub.fault(COMMIT, status=403)
+    error = last(publish("taught-Q4_K_M", REPO, "--to", name, "--yes"))["error"]
+    assert error["kind"] == ("not_allowed" if name == "hf" else "broke_off")
+    assert len(hub.sent) == 1
+    done = publish("taught-Q4_K_M", REPO, "--to", name, "--yes")
+    assert last(done)["type"] == "finished", done.stderr
+    assert len(hub.sent) == 1
+    assert files(hub)[gguf.name] == gguf.read_bytes()
+
+
+@pytest.mark.parametrize("name", HUBS)
+def test_a_killed_upload_goes_on(hub: HubServer, gguf: Path, name: str) -> None:
+    hub.fault(SEND, what="hold", at=1000)
+    started = subprocess.Popen(
+        command("publish", "taught-Q4_K_M", REPO, "--to", name, "--yes"),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert hub.held.wait(PATIENCE_S)
+    (state,) = (paths.home() / "uploads").glob("*/state.json")
+    pid = int(json.loads(state.read_text())["process"].split()[0])
+    os.kill(pid, signal.SIGKILL)
+    assert started.wait(PATIENCE_S) == 4
+    wait_until(lambda: has_ended(pid))
+    hub.release.set()
+    done = publish("taught-Q4_K_M", REPO, "--to", name, "--yes")
+    assert last(done)["type"] == "finished", done.stderr
+    assert files(hub)[gguf.name] == gguf.read_bytes()
+
+
+def test_a_stopped_upload_is_told_so(hub: HubServer, gguf: Path) -> None:
+    hub.fault(SEND, what="hold", at=1000)
+    started = subprocess.Popen(
+        command("publish", "taught-Q4_K_M", REPO, "--yes"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert hub.held.wait(PATIENCE_S)
+    started.send_signal(signal.SIGINT)
+    assert started.wait(PATIENCE_S) == 130
+
+
+@pytest.mark.parametrize("name", HUBS)
+@pytest.mark.parametrize(
+    ("at", "fault", "kind"),
+    [
+        (CREATE, {"status": 401}, "token_refused"),
+        (CREATE, {"status": 400}, "repo_name"),
+        (CREATE, {"status": 403}, "not_allowed"),
+    ],
+)
+def test_refusals_are_one_line(
+    hub: HubServer, adapter: Path, name: str, at: str, fault: dict[str, Any], kind: str
+) -> None:
+    hub.fault(at, times=9, **fault)
+    done = publish("drkun/taught", REPO, "--to", name, *LICENSED)
+    assert (done.returncode in (2, 4), last(done)["error"]["kind"]) == (True, kind)
+
+
+@pytest.mark.parametrize("name", HUBS)
+def test_a_repository_that_is_there_is_only_added_to_when_asked(
+    hub: HubServer, adapter: Path, name: str
+) -> None:
+    hub.add(REPO, {"old.txt": b"old"})
+    assert last(publish("drkun/taught", REPO, "--to", name, *LICENSED))["error"]["kind"] == "repo_taken"
+    assert files(hub) == {"old.txt": b"old"}
+    done = publish("drkun/taught", REPO, "--to", name, "--update", *LICENSED)
+    assert last(done)["type"] == "finished", done.stderr
+    assert {"old.txt", "adapter_model.safetensors"} <= files(hub).keys()
+
+
+@pytest.mark.parametrize("name", HUBS)
+def test_without_a_login_nothing_is_sent(
+    hub: HubServer, adapter: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.delenv("MODELSCOPE_API_TOKEN")
+    error = last(publish("drkun/taught", REPO, "--to", name, *LICENSED))["error"]
+    assert error["kind"] == f"no_token_{name}"
+    assert not hub.authorizations
+
+
+@pytest.mark.parametrize("name", HUBS)
+def test_a_hub_that_is_not_there_is_told(
+    hub: HubServer, adapter: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("MODELSCOPE_ENDPOINT", "http://127.0.0.1:9")
+    error = last(publish("drkun/taught", REPO, "--to", name, *LICENSED))["error"]
+    assert error["kind"] == "broke_off" and "127.0.0.1:9" in error["message"]
+
+
+def test_the_token_is_nowhere_but_on_its_way(hub: HubServer, adapter: Path) -> None:
+    hub.fault(CREATE, status=500, times=99)
+    done = publish("drkun/taught", REPO, *LICENSED)
+    assert done.returncode == 4
+    assert f"Bearer {TOKEN}" in hub.authorizations
+    kept = [path for path in (paths.home() / "uploads").rglob("*") if path.is_file()]
+    assert len(kept) > 4
+    assert not [path for path in kept if TOKEN.encode() in path.read_bytes()]
+    assert TOKEN not in done.stdout + done.stderr
+
+
+# The card
+
+
+def test_nobody_publishes_what_nobody_has_seen(hub: HubServer, adapter: Path) -> None:
+    assert last(publish("drkun/taught", REPO))["error"]["kind"] == "no_review"
+    assert not hub.authorizations
+
+
+def test_a_card_of_ones_own_is_taken_as_it_is(hub: HubServer, adapter: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "card.md"
+    mine.write_text("---\nlicense: mit\n---\n\n# Mine\n")
+    assert last(publish("drkun/taught", REPO, "--card", str(mine)))["type"] == "finished"
+    assert files(hub)["README.md"] == mine.read_bytes()
+    assert last(publish("drkun/taught", REPO, "--card", str(tmp_path / "no")))["error"]["kind"] == "no_card"
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("# no metadata\n", "no_licence"),
+        ("---\nlicense: unknown\n---\n", "no_licence"),
+        (CARD + "\n## Licences\n\n- base model: mit\n- data (x): unknown\n", "licence_unknown"),
+        (CARD + "Ask someone@example.org.\n", "personal_data"),
+        (CARD + "电话 13812345678。\n", "personal_data"),
+        (CARD + "身份证 11010519900307123X。\n", "personal_data"),
+        (CARD + "data: /home/someone/patients.csv\n", "local_path"),
+        (CARD + "data: C:\\Users\\someone\\patients.csv\n", "local_path"),
+        (CARD + "see https://example.org/home/page and 1.381234567\n", ""),
+    ],
+)
+def test_a_card_is_looked_through(text: str, kind: str) -> None:
+    if not kind:
+        release.check_card(text)
+        return
+    with pytest.raises(PublishingError) as raised:
+        release.check_card(text)
+    assert raised.value.kind == kind
+
+
+def test_the_licences_of_base_and_data_are_named(home: Path, adapter: Path) -> None:
+    models = inventory.scan(folders(Settings()))
+    model = next(model for model in models if model.name == "drkun/taught")
+    (adapter / "README.md").write_text("# Taught\n")
+    made = release.draft(model, models)
+    assert (made.base_licence, made.data) == (release.UNKNOWN, "patients.csv")
+    assert "- base model: unknown" in made.card and "- data (patients.csv): unknown" in made.card
+    told = release.with_licences(made.card, base="mit", data="cc-by-4.0")
+    assert release.licence_of(told) == "mit" and "unknown" not in told
+    starter = next(model for model in models if model.name == "starter")
+    assert release.licence_of(release.draft(starter, models).card) == "apache-2.0"
+
+
+def test_a_file_that_names_this_machine_is_not_sent(hub: HubServer, adapter: Path) -> None:
+    (adapter / "training_args.json").write_text(json.dumps({"output": str(Path.home() / "runs")}))
+    error = last(publish("drkun/taught", REPO, *LICENSED))["error"]
+    assert error["kind"] == "local_path" and "training_args.json" in error["message"]
+    assert not hub.authorizations
+
+
+def test_bad_names_are_refused_before_anything_is_asked(hub: HubServer, adapter: Path) -> None:
+    for repo in ("alone", "a/b/c", "me/../x"):
+        assert last(publish("drkun/taught", repo, *LICENSED))["error"]["kind"] == "repo_name"
+    assert last(publish("nobody", REPO, *LICENSED))["error"]["kind"] == "model_not_found"
+    assert not hub.authorizations
+
+
+def test_someone_elses_name_is_not_ours_to_write_to(hub: HubServer, adapter: Path) -> None:
+    assert hub_uploads.OWNER != "you"
+    assert last(publish("drkun/taught", "you/taught", *LICENSED))["error"]["kind"] == "not_allowed"
