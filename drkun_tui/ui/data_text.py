@@ -9,7 +9,7 @@ from rich.cells import cell_len
 from drkun_tui.i18n import t
 from drkun_tui.training.checking.protocol import Row, Shown, Tokens
 from drkun_tui.training.data.summary import EDGES, Summary
-from drkun_tui.ui.table import GAP
+from drkun_tui.ui.table import GAP, cell
 from drkun_tui.ui.typeset.sanitise import clean, one_line
 from drkun_tui.ui.typeset.wrap import Line, Span, wrap
 
@@ -99,4 +99,42 @@ def row_lines(row: Row, width: int) -> list[Line]:
         if text := clean(getattr(row, name)).strip():
             label = t(f"data.{name}") + GAP
             lines += wrap([Span(label, "dim"), Span(text)], width, hanging=cell_len(label))
+    return lines
+
+
+def summary_lines(summary: Summary, width: int) -> list[Line]:
+    """What a form has room for: rows, what is left out and why, what ought to be looked at."""
+    parts = [
+        t("data.count", name=t(f"data.{name}"), count=f"{getattr(summary, name):,}")
+        for name in ("rows", "usable", "train", "held_out", "unused")
+        if name != "unused" or summary.unused
+    ]
+    lines = wrap([Span((GAP + " ").join(parts))], width)
+    for label, found, style in (("dropped", summary.dropped, ""), ("flagged", summary.flagged, "warning")):
+        if found:
+            told = (t("data.count", name=reason(name), count=f"{count:,}") for name, count in found.items())
+            head = t(f"data.{label}") + GAP
+            lines += wrap(
+                [Span(head, "dim"), Span((GAP + " ").join(told), style)], width, hanging=cell_len(head)
+            )
+    return lines
+
+
+def token_lines(tokens: Tokens, width: int) -> list[Line]:
+    """Tokens of the examples: the numbers, the histogram, and why they could not be trained on."""
+    told = (t("data.count", name=label, count=count) for label, count in token_facts(tokens))
+    head = t("data.tokens_of", model=one_line(tokens.model, 40)) + GAP
+    lines = wrap([Span(head, "dim"), Span((GAP + " ").join(told))], width, hanging=cell_len(head))
+    rows = histogram(tokens.histogram)
+    first = next((place for place, row in enumerate(rows) if row[2]), 0)
+    for edge, count, bar in rows[first:]:
+        lines.append(
+            (
+                Span(cell(edge, 8, right=True) + GAP, "dim"),
+                Span(cell(count, 9, right=True) + GAP),
+                Span(bar, "accent"),
+            )
+        )
+    if warning := token_warning(tokens):
+        lines += wrap([Span(f"! {clean(warning)}", "danger")], width, hanging=2)
     return lines

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from drkun_tui.engine.base import EngineError
 from drkun_tui.engine.client import error_of
@@ -94,28 +95,37 @@ def measure(
     )
 
 
-def examples(folder: Path, rendering: Renderer, system: str, context_length: int, limit: int) -> list[Shown]:
-    """The first examples, decoded from the tokens that are trained on."""
+def examples(
+    folder: Path, rendering: Renderer, system: str, context_length: int, limit: int, offset: int = 0
+) -> list[Shown]:
+    """The examples from `offset` on, decoded from the tokens that are trained on."""
     shown: list[Shown] = []
     for rows in _batches(folder):
-        rows = rows[: limit - len(shown)]
-        tokenized = rendering.tokenize([tokens.example(row, system) for row in rows])
-        for row, (ids, labels) in zip(rows, tokenized, strict=True):
-            kept = slice(context_length)
-            segments = tuple(Segment(*each) for each in rendering.segments(ids[kept], labels[kept]))
-            shown.append(
-                Shown(
-                    row=row["row"],
-                    source=row["source"],
-                    tokens=len(ids),
-                    trained=sum(segment.tokens for segment in segments if segment.trained),
-                    cut=max(0, len(ids) - context_length),
-                    segments=segments,
-                )
-            )
+        wanted = rows[offset : offset + limit - len(shown)]
+        offset = max(0, offset - len(rows))
+        tokenized = rendering.tokenize([tokens.example(row, system) for row in wanted])
+        shown += [
+            _shown(row, ids, labels, rendering, context_length)
+            for row, (ids, labels) in zip(wanted, tokenized, strict=True)
+        ]
         if len(shown) >= limit:
             break
     return shown
+
+
+def _shown(
+    row: dict[str, Any], ids: list[int], labels: list[int], rendering: Renderer, context_length: int
+) -> Shown:
+    kept = slice(context_length)
+    segments = tuple(Segment(*each) for each in rendering.segments(ids[kept], labels[kept]))
+    return Shown(
+        row=row["row"],
+        source=row["source"],
+        tokens=len(ids),
+        trained=sum(segment.tokens for segment in segments if segment.trained),
+        cut=max(0, len(ids) - context_length),
+        segments=segments,
+    )
 
 
 def preview(folder: Path, limit: int) -> list[dict[str, Any]]:
@@ -123,14 +133,16 @@ def preview(folder: Path, limit: int) -> list[dict[str, Any]]:
     return next(_batches(folder), [])[:limit]
 
 
-def rows(folder: Path, reason: str, limit: int) -> list[Row]:
-    """The first rows that were left out, or are flagged, for a reason."""
+def rows(folder: Path, reason: str, limit: int, offset: int = 0) -> list[Row]:
+    """The rows from `offset` on that were left out, or are flagged, for a reason."""
     found: list[Row] = []
     for batch in _stream(folder / (FLAGGED if reason in FLAGS else DROPPED)):
-        for row in batch.filter(pa.compute.equal(batch["reason"], reason)).to_pylist():
-            if len(found) >= limit:
-                return found
-            found.append(msgspec.convert(row, Row))
+        of = batch.filter(pc.equal(batch["reason"], reason))
+        wanted = of.slice(min(offset, len(of)), limit - len(found))
+        offset = max(0, offset - len(of))
+        found += [msgspec.convert(row, Row) for row in wanted.to_pylist()]
+        if len(found) >= limit:
+            break
     return found
 
 

@@ -81,18 +81,22 @@ class Check(msgspec.Struct, frozen=True, tag="check", kw_only=True):
     """A name in the library, or a path."""
     context_length: int
     seed: int
+    language: str
+    """In which failures are told."""
 
 
 class ListRows(msgspec.Struct, frozen=True, tag="list", kw_only=True):
-    """The first rows that were left out, or are flagged, for this reason."""
+    """Some rows that were left out, or are flagged, for this reason."""
 
     reason: str
+    offset: int
     limit: int
 
 
 class ListExamples(msgspec.Struct, frozen=True, tag="examples", kw_only=True):
-    """The first examples."""
+    """Some examples, those to train on first."""
 
+    offset: int
     limit: int
 
 
