@@ -28,6 +28,7 @@ from drkun_tui.ui.screens.fetch import FetchScreen
 from drkun_tui.ui.screens.help import HelpScreen
 from drkun_tui.ui.screens.models import ModelsScreen
 from drkun_tui.ui.screens.new_run import NewRunScreen
+from drkun_tui.ui.screens.pages import Pages
 from drkun_tui.ui.screens.reader import Reader
 from drkun_tui.ui.screens.recipe_editor import RecipeEditor
 from drkun_tui.ui.screens.training import TrainingScreen
@@ -104,7 +105,7 @@ class SettingsScreen(Screen[None]):
     def _owners(self) -> tuple[type[DOMNode], ...]:
         """Whatever has keys."""
         places = (ConsultScreen, ModelsScreen, FetchScreen, TrainingScreen, NewRunScreen, SettingsScreen)
-        dialogs = (HelpScreen, Confirm, AskText, Choose, Reader, RecipeEditor)
+        dialogs = (HelpScreen, Confirm, AskText, Choose, Reader, Pages, RecipeEditor)
         return (type(self.app), Prompt, ConversationList, LineView, RowList, *places, *dialogs)
 
     def _keys(self) -> dict[str, str]:
