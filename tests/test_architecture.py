@@ -53,7 +53,7 @@ ENGINE_ONLY |= {
     f"drkun_tui.training.{name}"
     for name in (
         *("adapter", "base_model", "examples", "job", "rendering", "sft", "tokens", "trainer"),
-        *("checking.check", "checking.job", "checking.vocabulary"),
+        *("checking.check", "checking.job", "checking.vocabulary", "probe"),
     )
 }
 

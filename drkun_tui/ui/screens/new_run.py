@@ -335,11 +335,13 @@ class NewRunScreen(Screen[Recipe | None]):
                 notice.say(t("training_screen.mend"), "warning")
             return
         # Imported late: nobody else needs it.
-        from drkun_tui.training import preflight
+        from drkun_tui.training import pace, preflight
 
         notice.say(t("training_screen.checking"))
         try:
             found = await asyncio.to_thread(preflight.check, recipe, self.app.settings)
+            shape, tokens = found.base.shape, self.query_one(DataResult).tokens
+            lasts = await asyncio.to_thread(pace.expected, found.recipe, shape, tokens) if shape else None
         except DrkunError as error:
             notice.fail(error)
             return
@@ -349,8 +351,9 @@ class NewRunScreen(Screen[Recipe | None]):
             t("training_screen.needs_memory", need=need, free=free),
             t("training_screen.needs_disk", need=size(found.disk_bytes)),
         ]
-        if found.minutes is not None:
-            needs.append(t("training_screen.needs_time", time=duration(found.minutes * 60)))
+        if lasts is not None:
+            label = "measured" if lasts.measured else "estimated"
+            needs.append(t(f"training_screen.needs_time_{label}", time=duration(lasts.seconds)))
         name = one_line(found.recipe.adapter.name, 60)
         lines = [t("training_screen.start_question", name=name), *needs, *(f"! {w}" for w in found.warnings)]
         question = Confirm("\n".join(clean(line) for line in lines), t("training_screen.start_keys"))
