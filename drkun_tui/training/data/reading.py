@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from drkun_tui.errors import DrkunError
-from drkun_tui.training.data import cleaning, duplicates, shapes, sources
+from drkun_tui.training.data import cleaning, duplicates, formats, shapes, sources
 from drkun_tui.training.data.cleaning import CODES, Flags
 from drkun_tui.training.data.summary import Source, StoppedError, data_error
 from drkun_tui.training.data.text import Hashes, Strings, Table, folded
@@ -149,7 +149,7 @@ class Reader:
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    batch: sources.Batch
+    batch: formats.Batch
     shape: shapes.Shape | None
 
 
