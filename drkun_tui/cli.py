@@ -19,12 +19,13 @@ from drkun_tui.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, Drku
 from drkun_tui.i18n import set_language, t
 
 HUBS = ("hf", "modelscope")
-DROPPED = (
+REASONS = (
     *("malformed", "empty", "mojibake", "advertisement", "too_short", "too_long"),
-    *("duplicate", "near_duplicate"),
+    *("duplicate", "near_duplicate", "personal"),
 )
-"""Why rows are left out of a data set, as `drkun_tui.training.data.summary.REASONS` has it; that would be
+"""Why rows of a data set are left out or flagged, as `drkun_tui.training.data.summary` has it; that would be
 dear to import here."""
+TEMPLATES = ("chat", "sikao")
 PROFILES = ("auto", "cpu", "gpu8", "gpu16", "remote")
 
 
@@ -152,7 +153,11 @@ def parser() -> argparse.ArgumentParser:
     check.add_argument("--config", default="", metavar="C", help=t("cli.data_config"))
     check.add_argument("--split", default="train", metavar="S", help=t("cli.data_split"))
     check.add_argument("--columns", nargs="+", default=[], metavar="ROLE=COLUMN", help=t("cli.data_columns"))
-    check.add_argument("--dropped", choices=DROPPED, metavar="REASON", help=t("cli.data_dropped"))
+    check.add_argument("--model", default="starter", metavar="M", help=t("cli.data_model"))
+    check.add_argument("--length", type=_count, default=2048, metavar="N", help=t("cli.data_length"))
+    check.add_argument("--template", choices=TEMPLATES, default="chat", help=t("cli.data_template"))
+    check.add_argument("--system", default="", metavar="T", help=t("cli.data_system"))
+    check.add_argument("--show", choices=REASONS, metavar="REASON", help=t("cli.data_show"))
     check.add_argument("--limit", type=_count, default=20, metavar="N", help=t("cli.data_limit"))
     train = commands.add_parser("train", parents=[common], help=t("cli.train"))
     train.add_argument("recipe", nargs="?", metavar="RECIPE", help=t("cli.recipe"))

@@ -53,7 +53,10 @@ MODULES = {module_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 ENGINE_ONLY |= {name for name in MODULES if name.startswith("drkun_tui.engine.transformers")}
 ENGINE_ONLY |= {
     f"drkun_tui.training.{name}"
-    for name in ("adapter", "base_model", "examples", "job", "rendering", "sft", "tokens", "trainer")
+    for name in (
+        *("adapter", "base_model", "examples", "job", "rendering", "sft", "tokens", "trainer"),
+        *("checking.check", "checking.job", "checking.vocabulary", "probe"),
+    )
 }
 ENGINE_ONLY |= {
     f"drkun_tui.publishing.{name}"
@@ -137,6 +140,7 @@ def test_commands_take_only_text_tools_from_the_screens() -> None:
         if name.startswith("drkun_tui.ui")
     }
     allowed = (
+        "drkun_tui.ui.data_text",
         "drkun_tui.ui.model_rows",
         "drkun_tui.ui.progress",
         "drkun_tui.ui.publishing_text",

@@ -257,16 +257,18 @@ def test_control_characters_are_stripped(tmp_path: Path) -> None:
     ],
 )
 def test_personal_data(text: str, personal: bool) -> None:
-    assert cleaning.has_personal_data(text) == personal
+    assert bool(cleaning.personal_data(text)) == personal
 
 
 def test_personal_data_is_flagged_and_kept(tmp_path: Path) -> None:
     rows = [
         {"question": f"{question(1)}电话13812345678", "answer": A},
         {"question": question(2), "answer": A},
+        # What is left out is not flagged, too.
+        {"question": f"{question(1)}电话13812345678", "answer": A},
     ]
     summary = prepared(write_lines(tmp_path / "a.jsonl", rows), tmp_path / "out")
-    assert (summary.usable, summary.flagged, summary.dropped) == (2, {"personal": 1}, {})
+    assert (summary.usable, summary.flagged, summary.dropped) == (2, {"personal": 1}, {"duplicate": 1})
 
 
 def test_every_reason_has_a_name_in_both_languages() -> None:

@@ -21,7 +21,9 @@ import pyarrow as pa
 
 from drkun_tui.errors import DrkunError
 from drkun_tui.training.data import duplicates, sources
-from drkun_tui.training.data.dataset import COLUMNS, DROPPED_COLUMNS, check
+from drkun_tui.training.data.dataset import check
+from drkun_tui.training.data.reading import COLUMNS
+from drkun_tui.training.data.splitting import EXPLAINED_COLUMNS
 from drkun_tui.training.data.text import Texts, folded
 from drkun_tui.training.recipe import Data
 from tests.conftest import wait_until
@@ -190,7 +192,7 @@ def test_every_row_is_in_one_place(tmp_path: Path) -> None:
     assert 0.08 < summary.held_out / summary.usable < 0.12
     for name in names:
         with pa.memory_map(str(tmp_path / "out" / f"{name}.arrow")) as file:
-            wanted = DROPPED_COLUMNS if name == "dropped" else COLUMNS
+            wanted = EXPLAINED_COLUMNS if name == "dropped" else COLUMNS
             assert pa.ipc.open_stream(file).schema == wanted
 
 
@@ -247,7 +249,9 @@ def test_what_is_there_is_taken_until_something_changes(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "a.jsonl", pairs(100))
     first = prepared(path, tmp_path / "out")
     made = {file.name: file.stat().st_ino for file in (tmp_path / "out").iterdir()}
-    assert made.keys() == {"train.arrow", "held_out.arrow", "dropped.arrow", "summary.json"}
+    assert made.keys() == {f"{name}.arrow" for name in ("train", "held_out", "dropped", "flagged")} | {
+        "summary.json"
+    }
     assert prepared(path, tmp_path / "out") == first
     assert {file.name: file.stat().st_ino for file in (tmp_path / "out").iterdir()} == made
     os.utime(path, ns=(1, 1))

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 
 from drkun_tui.errors import DrkunError
-from drkun_tui.training.data import encodings, sources
+from drkun_tui.training.data import encodings, formats, sources
 from drkun_tui.training.data.summary import StoppedError
 from drkun_tui.training.recipe import Data
 from tests import data_files
@@ -278,7 +278,7 @@ def test_a_line_without_end_is_refused_before_it_is_read(
 
     monkeypatch.setattr(encodings.Utf8, "readinto", counted)
     assert error_of(path, tmp_path / "out").kind == "row_too_long"
-    assert sum(taken) <= 4 * sources.LONGEST_ROW
+    assert sum(taken) <= 4 * formats.LONGEST_ROW
 
 
 def test_a_truncated_or_broken_array(tmp_path: Path) -> None:

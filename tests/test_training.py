@@ -25,9 +25,14 @@ from drkun_tui.errors import DrkunError
 from drkun_tui.jobs import detached
 from drkun_tui.library import inventory, provenance
 from drkun_tui.library.adapters import base_for
+from drkun_tui.library.plan import folders
 from drkun_tui.settings import Settings
 from drkun_tui.training import base_model, checkpoints, preflight, recipe, tokens
-from drkun_tui.training.data.dataset import TRAIN, prepare
+from drkun_tui.training.checking import check, vocabulary
+from drkun_tui.training.checking.vocabulary import GgufTokenizer
+from drkun_tui.training.data import dataset
+from drkun_tui.training.data.dataset import DEMO, prepare
+from drkun_tui.training.data.splitting import TRAIN
 from drkun_tui.training.faults import TrainingError
 from drkun_tui.training.history import History
 from drkun_tui.training.protocol import Failed, Finished, Stopped
@@ -359,14 +364,36 @@ def renderer(base: Path) -> Renderer:
 EXAMPLE = Example("头晕怎么办？", "先坐下休息。", "患者头晕。", "你是医生。", '[["咳嗽", "多喝水。"]]')
 
 
-def test_the_unpacked_tokenizer_reads_as_llama_cpp_does(base: Path) -> None:
-    import llama_cpp
+def test_a_gguf_is_tokenized_as_its_unpacked_base_is(base: Path) -> None:
+    plain, unpacked = GgufTokenizer(paths.starter()), base_model.tokenizer_of(base)
+    texts = [
+        *("<think>\n头晕\n</think>\n\n先休息。<|im_end|>", "BP 160/100 mmHg，3 天", "高血压病人", ""),
+        *(json.loads(line)["answer"] for line in DEMO.read_text("utf8").splitlines()),
+    ]
+    ours = plain(texts, add_special_tokens=False)["input_ids"]
+    assert ours == unpacked(texts, add_special_tokens=False)["input_ids"]
+    assert [plain.decode(ids) for ids in ours] == texts
+    renderers = Renderer(plain), Renderer(unpacked)
+    assert renderers[0].end_of_turn == renderers[1].end_of_turn == "<|im_end|>"
+    assert renderers[0].tokenize([EXAMPLE]) == renderers[1].tokenize([EXAMPLE])
 
-    vocabulary = llama_cpp.Llama(str(paths.starter()), vocab_only=True, verbose=False)
-    tokenizer = base_model.tokenizer_of(base)
-    for text in ("<think>\n头晕\n</think>\n\n先休息。<|im_end|>", "BP 160/100 mmHg，3 天", "高血压病人"):
-        ours = tokenizer(text, add_special_tokens=False)["input_ids"]
-        assert ours == vocabulary.tokenize(text.encode(), add_bos=False, special=True)
+
+def test_a_data_check_counts_what_is_then_trained_on(
+    base: Path, whole: tuple[str, History], tmp_path: Path
+) -> None:
+    made = small()
+    dataset.check(made.data, tmp_path, made.training.seed, unheard, lambda: False)
+    for model in (inventory.find("starter", folders(Settings())), inventory.at(base)):
+        rendering = check.renderer(vocabulary.tokenizer_of(model), "chat")
+        found = check.measure(tmp_path, model.name, rendering, "", made.training.context_length)
+        told = whole[1].prepared
+        assert told is not None
+        assert found.examples == told.rows + told.held_out
+        assert (found.longer, found.lost_row) == (0, 0)
+        shown = check.examples(tmp_path, rendering, "", made.training.context_length, 1000)
+        assert sum(each.tokens for each in shown[: told.rows]) == told.tokens
+        assert sum(each.trained for each in shown[: told.rows]) == told.trained_tokens
+        assert sum(each.tokens for each in shown) == found.total
 
 
 def test_the_prompt_is_what_the_engine_renders_and_only_the_response_is_trained(renderer: Renderer) -> None:
@@ -414,6 +441,7 @@ def test_a_template_that_loses_the_reasoning_is_refused(base: Path, place: Path,
     with pytest.raises(TrainingError) as caught:
         tokens.tokenized(tmp_path / TRAIN, "x", losing, "", 512)
     assert caught.value.kind == "reasoning_lost"
+    assert check.measure(tmp_path, "x", losing, "", 512).lost_row == caught.value.values["row"]
 
 
 def test_deepseek_opens_the_reasoning_in_the_prompt(base: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,11 +19,16 @@ from drkun_tui.training.protocol import Step, decode
 from drkun_tui.ui.screens.choose import Choose
 from drkun_tui.ui.screens.confirm import Confirm
 from drkun_tui.ui.screens.consult import ConsultScreen
-from drkun_tui.ui.screens.new_run import NewRunScreen, RecipeEditor
+from drkun_tui.ui.screens.new_run import NewRunScreen
+from drkun_tui.ui.screens.pages import Pages
 from drkun_tui.ui.screens.reader import Reader
+from drkun_tui.ui.screens.recipe_editor import RecipeEditor
 from drkun_tui.ui.screens.training import TrainingScreen
+from drkun_tui.ui.widgets.data_result import DataResult
+from drkun_tui.ui.widgets.line_view import LineView
 from tests import training_runs
 from tests.conftest import MakeChild
+from tests.data_files import answer, pairs, question, write_lines
 from tests.gguf_files import lora
 from tests.ui_helpers import Chat, chat, flat, settings_on_disk
 
@@ -332,3 +339,121 @@ async def test_the_whole_recipe_is_edited_with_its_errors_by_line() -> None:
         assert isinstance(screen, NewRunScreen)
         made = screen._check()
         assert made is not None and made.adapter.dropout == 0.25
+
+
+# Its data
+
+
+def result(it: Chat) -> DataResult:
+    return it.app.screen.query_one(DataResult)
+
+
+def data_children() -> list[int]:
+    return [
+        int(path.parent.name)
+        for path in Path("/proc").glob("[0-9]*/cmdline")
+        if b"training.checking.job" in _read(path)
+    ]
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+@pytest.fixture
+def dialogues(tmp_path: Path) -> Path:
+    """Sixty rows of which eight are left out and one holds a telephone number."""
+    rows = [*pairs(60), *pairs(6), {"question": question(80), "answer": "嗯"}]
+    rows.append({"question": f"{question(81)}电话13812345678", "answer": answer(81)})
+    rows.append({"question": question(82), "answer": "\x1b[31m请加微信 abc12345 咨询"})
+    return write_lines(tmp_path / "问诊.jsonl", rows)
+
+
+@pytest.mark.parametrize("size", [(120, 40), (80, 24)])
+async def test_the_form_shows_what_is_in_the_data(size: tuple[int, int], dialogues: Path) -> None:
+    async with chat(loaded=False, size=size) as it:
+        await at_form(it)
+        await fill(it, "data", str(dialogues))
+        await it.until(lambda: result(it).tokens and result(it).tokens.examples == 61)  # type: ignore[union-attr]
+        shown = it.seen("#data-result")
+        for name, count in (("rows", 69), ("usable", 61)):
+            assert flat(t("data.count", name=t(f"data.{name}"), count=count)) in shown
+        for name, count in (("duplicate", 6), ("too_short", 1), ("advertisement", 1)):
+            assert flat(t("data.count", name=t(f"data.reason_{name}"), count=count)) in shown
+        assert flat(t("data.count", name=t("data.flag_personal"), count=1)) in shown
+        assert flat(t("data.tokens_of", model="starter")) in shown
+        assert "=====" in shown
+        assert "^T" + t("keys.show_examples") in it.hints()
+
+        await it.press("ctrl+t")
+        await it.until(lambda: isinstance(it.app.screen, Pages) and "<|im_start|>" in it.seen("#text"))
+        assert flat(t("data.legend", sign=">")) in it.seen("#dialog-title")
+        view = it.app.screen.query_one("#text", LineView)
+        texts = ["".join(span.text for span in line) for line in view.lines]
+        assert texts[1].startswith("  <|im_start|>user")
+        trained = [line for line in view.lines if line and line[0].text == "> "]
+        assert all(span.style == "strong" for line in trained for span in line[1:])
+        assert sum("<|im_end|>" in "".join(span.text for span in line) for line in trained) == 50
+        await it.press("n")
+        await it.until(lambda: "2/2" in it.seen("#dialog-title"))
+        await it.until(lambda: len([line for line in view.lines if line and line[0].style == "label"]) == 11)
+        await it.press("escape")
+
+        await it.press("ctrl+r")
+        await it.until(lambda: isinstance(it.app.screen, Choose))
+        assert flat(t("data.flag_personal")) in it.seen("#choices")
+        await it.press("home", "enter")
+        await it.until(lambda: "abc12345" in it.seen("#text"))
+        assert "\x1b" not in "".join(it.rows())
+        await it.press("escape")
+        await it.until(lambda: isinstance(it.app.screen, Choose))
+        await it.press("end", "enter")
+        await it.until(lambda: "13812345678" in it.seen("#text"))
+        await it.press("escape")
+        await it.until(lambda: isinstance(it.app.screen, Choose))
+        await it.press("escape")
+        await it.until(lambda: isinstance(it.app.screen, NewRunScreen))
+        assert data_children()
+        await it.press("escape")
+        await it.until(lambda: not data_children())
+
+
+async def test_a_check_ends_when_its_path_changes(tmp_path: Path, dialogues: Path) -> None:
+    long = tmp_path / "long.jsonl"
+    write_lines(
+        long, [{"question": f"{question(n)}{n}", "answer": f"{answer(n)}{n}" * 4} for n in range(20_000)]
+    )
+    async with chat(loaded=False) as it:
+        await at_form(it)
+        await fill(it, "data", str(long))
+        await it.until(lambda: result(it).can_show)
+        (first,) = data_children()
+        check = result(it).check
+        assert check is not None and check._folder is not None
+        left = check._folder
+        assert left.exists()
+        await fill(it, "data", str(dialogues))
+        assert result(it).summary is None
+        await it.until(lambda: result(it).tokens and result(it).tokens.examples == 61)  # type: ignore[union-attr]
+        await it.until(lambda: first not in data_children())
+        await fill(it, "data", "/nowhere")
+        await it.until(lambda: not data_children())
+        assert result(it).summary is None and not result(it).lines
+        assert t("keys.show_examples") not in it.hints()
+        await it.until(lambda: not left.exists())
+
+
+async def test_data_that_are_none_and_a_child_that_dies(tmp_path: Path) -> None:
+    (tmp_path / "empty.csv").write_text("", "utf8")
+    async with chat(loaded=False) as it:
+        await at_form(it)
+        await fill(it, "data", f"{tmp_path}/empty.csv")
+        await it.until(lambda: flat(t("data.empty", path=f"{tmp_path}/empty.csv")) in it.seen("#data-result"))
+        await fill(it, "data", "demo")
+        await it.until(lambda: result(it).tokens)
+        for child in data_children():
+            os.kill(child, signal.SIGKILL)
+        await it.until(lambda: flat(t("data.check_died", reason="SIGKILL")) in it.seen("#data-result"))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,52 +18,73 @@ import msgspec
 from drkun_tui import paths, settings
 from drkun_tui.errors import EXIT_DONE
 from drkun_tui.i18n import set_language, t
+from drkun_tui.library import inventory
+from drkun_tui.library.plan import folders
+from drkun_tui.training.checking.protocol import Row, Shown, Tokens
 from drkun_tui.training.data.summary import EDGES, Summary, data_error
 from drkun_tui.training.recipe import Data, Training
+from drkun_tui.ui import data_text
 from drkun_tui.ui.table import GAP, cell, fit_columns, size
 from drkun_tui.ui.typeset.sanitise import one_line
 
 CLEAR = "\r\x1b[K"
+BOLD, DIM, PLAIN = "\x1b[1m", "\x1b[2m", "\x1b[0m"
 PREVIEW = 3
-"""Rows that are shown of those to train on."""
+"""Rows that are shown of those to train on, as they are and as they are rendered."""
+
+WIDEST = 110
+"""Cells of a line of an example, on a wider terminal too."""
 
 _SHOWN = ("question", "reasoning", "answer")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Check, and print tables or an object."""
-    set_language(settings.load(paths.settings_file()).language)
+    chosen = settings.load(paths.settings_file())
+    set_language(chosen.language)
     options = Data(
         path="" if arguments.hub else arguments.path,
         hub=arguments.path if arguments.hub else "",
         config=arguments.config,
         split=arguments.split,
         columns=_mapping(arguments.columns),
+        template=arguments.template,
+        system=arguments.system,
     )
+    model = inventory.find(arguments.model, folders(chosen))
     try:
         dataset = importlib.import_module("drkun_tui.training.data.dataset")
+        check = importlib.import_module("drkun_tui.training.checking.check")
+        vocabulary = importlib.import_module("drkun_tui.training.checking.vocabulary")
     except ImportError as error:
         raise data_error("packages_missing", packages=error.name or "pyarrow", extra="data") from error
+    # Looked at first: a model that is none should not cost the reading of the data.
+    renderer = check.renderer(vocabulary.tokenizer_of(model), options.template)
     with tempfile.TemporaryDirectory(prefix="drkun-data-") as name:
         folder = Path(name)
-        seed = Training().seed
         try:
-            summary = dataset.check(options, folder, seed, _progress(arguments), lambda: False)
+            read = _progress(arguments, "data.reading", in_bytes=not arguments.hub)
+            summary = dataset.check(options, folder, Training().seed, read, lambda: False)
+            rows = check.rows(folder, arguments.show, arguments.limit) if arguments.show else None
+            if rows is not None and not arguments.json:
+                _clear()
+                _print_rows(rows, (summary.dropped | summary.flagged).get(arguments.show, 0))
+                return EXIT_DONE
+            counted = _progress(arguments, "data.tokenizing", in_bytes=False)
+            tokens = check.measure(folder, model.name, renderer, options.system, arguments.length, counted)
         finally:
             _clear()
-        preview = list(_rows(folder / dataset.TRAIN, PREVIEW))
-        shown = None
-        if arguments.dropped:
-            shown = list(_rows(folder / dataset.DROPPED, arguments.limit, arguments.dropped))
+        preview = check.preview(folder, PREVIEW)
+        examples = check.examples(folder, renderer, options.system, arguments.length, PREVIEW)
     if arguments.json:
         told = _as_dict(summary, preview)
-        if shown is not None:
-            told["dropped_rows"] = shown
+        told |= {"tokens": msgspec.to_builtins(tokens), "examples": msgspec.to_builtins(examples)}
+        if rows is not None:
+            told["shown_rows"] = msgspec.to_builtins(rows)
         print(json.dumps(told, ensure_ascii=False))
-    elif shown is not None:
-        _print_dropped(shown, summary.dropped.get(arguments.dropped, 0))
     else:
         _print(summary, preview, arguments.path)
+        _print_tokens(tokens, examples)
     return EXIT_DONE
 
 
@@ -76,14 +98,14 @@ def _mapping(texts: Sequence[str]) -> dict[str, str]:
     return mapping
 
 
-def _progress(arguments: argparse.Namespace) -> Any:
-    """How much is read, on a terminal: bytes, and of a hub's data set rows."""
+def _progress(arguments: argparse.Namespace, key: str, *, in_bytes: bool) -> Callable[[int, int], None]:
+    """How far it is, on a terminal."""
     if arguments.json or not sys.stderr.isatty():
         return lambda _done, _total: None
 
     def show(done: int, total: int) -> None:
-        amounts = (f"{count:,}" if arguments.hub else size(count) for count in (done, total))
-        line = t("data.reading", **dict(zip(("done", "total"), amounts, strict=True)))
+        amounts = (size(count) if in_bytes else f"{count:,}" for count in (done, total))
+        line = t(key, **dict(zip(("done", "total"), amounts, strict=True)))
         width = shutil.get_terminal_size().columns - 1
         print(CLEAR + cell(line, width).rstrip(), end="", flush=True, file=sys.stderr)
 
@@ -93,19 +115,6 @@ def _progress(arguments: argparse.Namespace) -> Any:
 def _clear() -> None:
     if sys.stderr.isatty():
         print(CLEAR, end="", flush=True, file=sys.stderr)
-
-
-def _rows(path: Path, limit: int, reason: str = "") -> Iterator[dict[str, Any]]:
-    """The first rows of a file, of one reason where one is given."""
-    pyarrow = importlib.import_module("pyarrow")
-    with pyarrow.OSFile(str(path), "rb") as file:
-        for batch in pyarrow.ipc.open_stream(file):
-            for row in batch.to_pylist():
-                if limit <= 0:
-                    return
-                if not reason or row["reason"] == reason:
-                    limit -= 1
-                    yield row
 
 
 def _as_dict(summary: Summary, preview: list[dict[str, Any]]) -> dict[str, Any]:
@@ -122,7 +131,6 @@ def _as_dict(summary: Summary, preview: list[dict[str, Any]]) -> dict[str, Any]:
         "shape": joined("shape"),
         "columns": used[0].columns if used else {},
         "preview": preview,
-        "tokens": None,
     }
 
 
@@ -141,15 +149,7 @@ def _print(summary: Summary, preview: list[dict[str, Any]], path: str) -> None:
         )
     _print_table(rows, (40, 8, 10, 10, 10, 60), right=(4,))
     print()
-    counts = [
-        [t(f"data.{name}"), f"{getattr(summary, name):,}", ""]
-        for name in ("rows", "usable", "train", "held_out", "unused")
-        if name != "unused" or summary.unused
-    ]
-    for reason, count in summary.dropped.items():
-        counts.append([f"{t('data.dropped')}: {t(f'data.reason_{reason}')}", f"{count:,}", reason])
-    for flag, count in summary.flagged.items():
-        counts.append([f"{t('data.flagged')}: {t(f'data.flag_{flag}')}", f"{count:,}", ""])
+    counts = data_text.counts(summary)
     _print_table(counts, (60, 12, 16), right=(1,))
     print()
     edges = [f"≤ {edge}" for edge in EDGES] + [f"> {EDGES[-1]}"]
@@ -163,20 +163,43 @@ def _print(summary: Summary, preview: list[dict[str, Any]], path: str) -> None:
         _print_table(
             [[t(f"data.{name}"), one_line(row[name], 90)] for name in _SHOWN if row[name]], (12, 90), right=()
         )
-    if summary.dropped:
+    if listed := summary.dropped | summary.flagged:
         print()
-        print(t("data.see_dropped", path=one_line(path, 200), reason=next(iter(summary.dropped))))
+        print(t("data.see_rows", path=one_line(path, 200), reason=next(iter(listed))))
 
 
-def _print_dropped(rows: list[dict[str, Any]], count: int) -> None:
+def _print_tokens(tokens: Tokens, examples: list[Shown]) -> None:
+    print()
+    print(t("data.tokens_of", model=one_line(tokens.model, 60)))
+    facts = [list(fact) for fact in data_text.token_facts(tokens)]
+    _print_table(facts, (60, 16), right=(1,))
+    if warning := data_text.token_warning(tokens):
+        print(f"! {warning}")
+    print()
+    _print_table(data_text.histogram(tokens.histogram), (12, 12, data_text.BAR), right=(0, 1))
+    if not examples:
+        return
+    print()
+    print(t("data.legend", sign=data_text.TRAINED.strip()))
+    styled = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    styles = {"strong": BOLD, "label": BOLD, "dim": DIM} if styled else {}
+    width = min(WIDEST, shutil.get_terminal_size().columns)
+    for example in examples:
+        print()
+        for line in data_text.example_lines(example, width):
+            parts = (styles.get(span.style, "") + span.text + (PLAIN if styles else "") for span in line)
+            print("".join(parts).rstrip())
+
+
+def _print_rows(rows: list[Row], count: int) -> None:
     if not rows:
         print(t("data.none_dropped"))
         return
     lines = [["#", t("data.file"), "", t("data.question"), t("data.answer")]]
     for row in rows:
-        texts = [one_line(row[name], width) for name, width in (("source", 24), ("detail", 24))]
-        texts += [one_line(row[name], 44) for name in ("question", "answer")]
-        lines.append([str(row["row"]), *texts])
+        texts = [one_line(text, 24) for text in (row.source, data_text.detail(row))]
+        texts += [one_line(text, 44) for text in (row.question, row.answer)]
+        lines.append([str(row.row + 1), *texts])
     _print_table(lines, (10, 24, 24, 44, 44), right=(0,))
     if count > len(rows):
         print(t("data.more", count=count - len(rows)))

@@ -13,6 +13,7 @@ from drkun_tui import paths, settings
 from drkun_tui.commands.following import StatusLine, on_interrupt
 from drkun_tui.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_INTERRUPTED, DrkunError
 from drkun_tui.i18n import set_language, t
+from drkun_tui.training import pace
 from drkun_tui.training import recipe as recipes
 from drkun_tui.training.preflight import GIB, check
 from drkun_tui.training.protocol import (
@@ -47,6 +48,9 @@ def run(arguments: argparse.Namespace) -> int:
         recipe = preflight.recipe
         need, free = preflight.memory_bytes / GIB, preflight.available_bytes / GIB
         _tell(t("train.before", base=preflight.base.name, need=f"{need:.1f}", free=f"{free:.1f}"))
+        if (shape := preflight.base.shape) and (lasts := pace.expected(recipe, shape)):
+            label = "measured" if lasts.measured else "estimated"
+            _tell(t(f"train.time_{label}", time=duration(lasts.seconds)))
         for warning in preflight.warnings:
             _tell(warning)
     try:

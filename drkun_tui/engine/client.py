@@ -122,7 +122,7 @@ class EngineClient:
         """
         job, ours = self._job, self._loaded
         if job is None or ours is None:
-            raise _error("no_model")
+            raise error_of("no_model")
         number = next(self._numbers)
         self._loaded = None
         job.send(protocol.encode(SetAdapter(id=number, path=path, scale=scale)))
@@ -135,7 +135,7 @@ class EngineClient:
                 return
             if isinstance(event, Failed) and event.id == number:
                 self._loaded = ours
-                raise _error(event.kind, **event.values)
+                raise error_of(event.kind, **event.values)
 
     async def _load_once(self, request: Load) -> AsyncIterator[Loading | Ready]:
         """As `load`; ends without `Ready` when the engine crashed and safe mode may help."""
@@ -143,7 +143,7 @@ class EngineClient:
         try:
             await job.start()
         except OSError as error:
-            raise _error("start_failed", reason=str(error)) from error
+            raise error_of("start_failed", reason=str(error)) from error
         if self._job is not job:
             # Closed while it started.
             await job.close()
@@ -158,7 +158,7 @@ class EngineClient:
                 yield event
             elif isinstance(event, Failed):
                 await self.close()
-                raise _error(event.kind, **event.values)
+                raise error_of(event.kind, **event.values)
             elif event is None:
                 if job.crashed and not request.safe_mode:
                     return
@@ -173,7 +173,7 @@ class EngineClient:
         # Kept here: `close` may take it away in the middle.
         job = self._job
         if job is None or self.ready is None:
-            raise _error("no_model")
+            raise error_of("no_model")
         number = next(self._numbers)
         self._current = number
         job.send(protocol.encode(msgspec.structs.replace(request, id=number)))
@@ -189,7 +189,7 @@ class EngineClient:
                 if isinstance(event, Failed | Finished):
                     self._current = None
                 if isinstance(event, Failed):
-                    raise _error(event.kind, **event.values)
+                    raise error_of(event.kind, **event.values)
                 yield event
                 if isinstance(event, Finished):
                     return
@@ -213,7 +213,7 @@ class EngineClient:
         """
         job, ours = self._job, self._loaded
         if job is None or ours is None:
-            raise _error("no_model")
+            raise error_of("no_model")
         waiting: dict[int, KeyT] = {}
         while True:
             # Twice as many as are answered at once: none of its places waits for the pipe.
@@ -253,10 +253,11 @@ class EngineClient:
     def _died(self, job: Job[Event], kind: str) -> DrkunError:
         if self._job is job:
             self._job, self.ready, self._loaded = None, None, None
-        return _error(kind, how=ended_by(job.exit_code), log=str(self._log))
+        return error_of(kind, how=ended_by(job.exit_code), log=str(self._log))
 
 
-def _error(kind: str, **values: str | int) -> DrkunError:
+def error_of(kind: str, **values: str | int) -> DrkunError:
+    """The error that a kind of the catalogue's section ``engine`` is, in the reader's language."""
     hint = f"engine.{kind}_hint"
     return DrkunError(
         kind,

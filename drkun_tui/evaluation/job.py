@@ -227,7 +227,7 @@ def _loaded(plan: Plan, engine: EngineClient) -> Loaded:
 
 def _source(order: Order) -> tuple[Path, str]:
     """Where the suite is, and what it is called."""
-    from drkun_tui.training.data.dataset import HELD_OUT
+    from drkun_tui.training.data.splitting import HELD_OUT
 
     if not order.is_run:
         path = Path(order.suite).expanduser()
@@ -249,7 +249,8 @@ def _trained(plan: Plan) -> Trained | None:
     if told is None or not told.data_fingerprint:
         return None
     from drkun_tui.evaluation.overlap import Trained
-    from drkun_tui.training.data.dataset import SUMMARY, TRAIN
+    from drkun_tui.training.data.dataset import SUMMARY
+    from drkun_tui.training.data.splitting import TRAIN
 
     for folder in detached.folders(Runs().root):
         summary = read_kept(folder / DATA / SUMMARY, Summary)

@@ -9,7 +9,8 @@ import pyarrow.compute as pc
 from datasets import Dataset
 
 from drkun_tui.training import tokens
-from drkun_tui.training.data.dataset import HELD_OUT, TRAIN, prepare
+from drkun_tui.training.data.dataset import prepare
+from drkun_tui.training.data.splitting import HELD_OUT, TRAIN
 from drkun_tui.training.data.summary import StoppedError
 from drkun_tui.training.faults import StopRequested
 from drkun_tui.training.protocol import Prepared, Values, Warned

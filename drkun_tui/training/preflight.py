@@ -18,7 +18,7 @@ from drkun_tui.library.model import Kind, Model
 from drkun_tui.library.plan import folders
 from drkun_tui.settings import Settings
 from drkun_tui.training.recipe import Recipe
-from drkun_tui.training.runs import Runs, adapter_name, error_of
+from drkun_tui.training.runs import adapter_name, error_of
 
 PACKAGES = ("torch", "transformers", "peft", "trl", "datasets", "pyarrow")
 UNPACKED = "drkun/starter-bf16"
@@ -41,7 +41,6 @@ class Preflight:
         memory_bytes: what training will take at most, by `memory`, on the GPU where there is one.
         available_bytes: what is free there now.
         disk_bytes: what checkpoints and adapter will take.
-        minutes: how long it will take, from an earlier run on the same base; None without one.
         warnings: sentences that somebody should read before it begins.
     """
 
@@ -50,7 +49,6 @@ class Preflight:
     memory_bytes: int
     available_bytes: int
     disk_bytes: int
-    minutes: float | None
     warnings: list[str]
 
 
@@ -77,12 +75,11 @@ def check(recipe: Recipe, settings: Settings) -> Preflight:
         raise error_of("adapter_exists", {"name": name})
     recipe = msgspec.structs.replace(recipe, adapter=msgspec.structs.replace(recipe.adapter, name=name))
     shape = base.shape or Shape(weight_bytes=base.size_bytes)
-    need = memory(recipe, shape, on_gpu=on_gpu)
-    free = machine.nvidia.free_bytes if machine.nvidia else machine.ram_available
+    space = _room(recipe, base, machine)
     disk = 4 * _adapter_parameters(recipe, shape) * (3 * recipe.training.keep_checkpoints + 1)
     warnings = []
-    if need > free:
-        size = {"need": f"{need / GIB:.1f}", "free": f"{free / GIB:.1f}"}
+    if space.needed > space.free:
+        size = {"need": f"{space.needed / GIB:.1f}", "free": f"{space.free / GIB:.1f}"}
         warnings.append(t("training.tight_memory", **size))
     place = next(parent for parent in (target, *target.parents) if parent.exists())
     if disk > (left := shutil.disk_usage(place).free):
@@ -91,11 +88,45 @@ def check(recipe: Recipe, settings: Settings) -> Preflight:
     return Preflight(
         recipe=recipe,
         base=base,
-        memory_bytes=need,
-        available_bytes=free,
+        memory_bytes=space.needed,
+        available_bytes=space.free,
         disk_bytes=disk,
-        minutes=_minutes(recipe),
         warnings=warnings,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Bytes that a run needs where it trains, on the GPU where there is one, and bytes free there."""
+
+    needed: int
+    free: int
+    on_gpu: bool
+
+    def asks_for(self, held: int, *, on_gpu: bool) -> bool:
+        """Would training need what a loaded model holds?
+
+        Args:
+            held: bytes that it would give back.
+            on_gpu: does it hold them on the GPU?
+        """
+        return held > 0 and on_gpu == self.on_gpu and self.needed > self.free
+
+
+def room(recipe: Recipe, settings: Settings) -> Room:
+    """What a run of this recipe needs now.
+
+    Raises:
+        DrkunError: ``no_base`` or ``not_trainable``.
+    """
+    return _room(recipe, find_base(recipe, settings), hardware.read())
+
+
+def _room(recipe: Recipe, base: Model, machine: hardware.Hardware) -> Room:
+    on_gpu = machine.nvidia is not None
+    free = machine.nvidia.free_bytes if machine.nvidia else machine.ram_available
+    return Room(
+        memory(recipe, base.shape or Shape(weight_bytes=base.size_bytes), on_gpu=on_gpu), free, on_gpu
     )
 
 
@@ -194,21 +225,3 @@ def memory(recipe: Recipe, shape: Shape, *, on_gpu: bool) -> int:
     activations = kept if training.gradient_checkpointing else layer * shape.layers
     logits = 3 * 4 * min(tokens, _CHUNK) * shape.vocabulary
     return weights + adapter + activations + logits + (_CUDA_BYTES if on_gpu else _CPU_BYTES)
-
-
-def _minutes(recipe: Recipe) -> float | None:
-    """From the pace of the newest run on the same base with the same settings of size."""
-    training = recipe.training
-    for run in Runs()._all():
-        told = run.history.steps[-1] if run.history.steps else None
-        alike = run.recipe.base == recipe.base and run.recipe.training.packing == training.packing
-        if told is None or not told.tok_s or not alike:
-            continue
-        steps = training.max_steps or run.history.total_steps * training.epochs / max(
-            run.recipe.training.epochs, 1e-9
-        )
-        if training.max_steps == 0 and run.recipe.data != recipe.data:
-            continue
-        in_step = training.batch_size * training.gradient_accumulation * training.context_length
-        return steps * in_step / told.tok_s / 60
-    return None

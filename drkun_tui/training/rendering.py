@@ -7,6 +7,7 @@ chat template, because templates of reasoning models take the reasoning out of a
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -121,6 +122,14 @@ class Renderer:
             example.reasoning.strip(),
             example.answer.strip(),
         )
+
+    def segments(self, ids: list[int], labels: list[int]) -> list[tuple[str, int, bool]]:
+        """An example decoded in the stretches that are trained on and those that are not: text, number of
+        tokens, trained or not."""
+        pairs = zip(ids, labels, strict=True)
+        groups = itertools.groupby(pairs, key=lambda pair: pair[1] != IGNORED)
+        found = [([token for token, _ in group], trained) for trained, group in groups]
+        return [(self._tokenizer.decode(tokens), len(tokens), trained) for tokens, trained in found]
 
     def tokenize(self, examples: list[Example]) -> list[tuple[list[int], list[int]]]:
         """Tokens and labels of each; the labels of prompts are `IGNORED`.

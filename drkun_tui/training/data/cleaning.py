@@ -137,7 +137,8 @@ def judge(columns: Mapping[str, Strings], options: Data, garbled: Flags) -> Verd
         details[int(row)] = str(lengths[row])
     personal = np.zeros(len(answer), bool)
     for row in np.flatnonzero(_matches(question, PERSONAL) & (reasons == 0)):
-        personal[row] = has_personal_data(question[int(row)].as_py())
+        if number := personal_data(question[int(row)].as_py()):
+            personal[row], details[int(row)] = True, number
     return Verdict(reasons, details, personal)
 
 
@@ -228,15 +229,14 @@ _MAIL = re.compile(r"[A-Za-z0-9_.+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z
 _CARD = re.compile(r"(?<!\d)(?:[3-6]\d{15,18}|[3-6]\d{3}(?:[ -]\d{4}){3}(?:[ -]?\d{1,3})?)(?!\d)")
 
 
-def has_personal_data(text: str) -> bool:
-    """Does it hold a Chinese identity number (GB 11643-1999, with its check digit), a mobile phone number, an
-    e-mail address or the number of a bank card (ISO/IEC 7812-1, with its check digit)?"""
-    return bool(
-        _MOBILE.search(text)
-        or _MAIL.search(text)
-        or any(_identity(found[0]) for found in _ID_NUMBER.finditer(text))
-        or any(_luhn(re.sub(r"\D", "", found[0])) for found in _CARD.finditer(text))
-    )
+def personal_data(text: str) -> str:
+    """The first Chinese identity number (GB 11643-1999, with its check digit), mobile phone number, e-mail
+    address or number of a bank card (ISO/IEC 7812-1, with its check digit) in a text; "" when there is none.
+    """
+    found = [*_MOBILE.finditer(text), *_MAIL.finditer(text)]
+    found += [number for number in _ID_NUMBER.finditer(text) if _identity(number[0])]
+    found += [number for number in _CARD.finditer(text) if _luhn(re.sub(r"\D", "", number[0]))]
+    return min(found, key=re.Match.start)[0].strip() if found else ""
 
 
 def _identity(number: str) -> bool:

@@ -14,6 +14,9 @@ REASONS = (
 )
 """Why a row is left out, in the order in which it is asked; each row has the first that is true of it."""
 
+FLAGS = ("personal",)
+"""Why a row that is kept ought to be looked at."""
+
 ROLES = ("question", "answer", "reasoning", "system", "department", "title")
 """What a column can be mapped to."""
 
@@ -48,8 +51,8 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     """Why a file of a folder was left out: the kind of the error that it would be alone."""
 
 
-class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """A prepared data set."""
+class Split(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of the rows."""
 
     rows: int
     """Read, malformed ones included."""
@@ -60,9 +63,14 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """Usable ones above the recipe's number of rows."""
     dropped: dict[str, int]
     flagged: dict[str, int]
-    """Rows that are kept and ought to be looked at: ``personal`` data in the question."""
-    files: tuple[Source, ...]
+    """Usable rows that ought to be looked at: ``personal`` data in the question."""
     lengths: dict[str, Lengths]
+
+
+class Summary(Split, frozen=True, kw_only=True):
+    """A prepared data set."""
+
+    files: tuple[Source, ...]
     fingerprint: str
     """Of the files' content, the options and the seed."""
     inputs: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,24 +13,29 @@ import tomli_w
 from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, Vertical, VerticalScroll
-from textual.screen import ModalScreen, Screen
-from textual.suggester import Suggester
-from textual.widgets import Input, Static, TextArea
+from textual.containers import Horizontal, VerticalScroll
+from textual.screen import Screen
+from textual.widgets import Input, Static
 
 from drkun_tui import hardware
 from drkun_tui.errors import DrkunError
-from drkun_tui.i18n import t
+from drkun_tui.i18n import language, t
 from drkun_tui.library import inventory
 from drkun_tui.library.model import Kind
 from drkun_tui.library.plan import folders
 from drkun_tui.training import recipe as recipes
+from drkun_tui.training.checking.protocol import Check
 from drkun_tui.training.recipe import BadRecipeError, Recipe
+from drkun_tui.ui import data_text
+from drkun_tui.ui.data_paths import DEMO, ExistingPath, about_data, is_hub
 from drkun_tui.ui.progress import duration
 from drkun_tui.ui.screens.choose import Choice, Choose
 from drkun_tui.ui.screens.confirm import Confirm
+from drkun_tui.ui.screens.pages import Pages
+from drkun_tui.ui.screens.recipe_editor import RecipeEditor
 from drkun_tui.ui.table import size
 from drkun_tui.ui.typeset.sanitise import clean, one_line
+from drkun_tui.ui.widgets.data_result import DataResult
 from drkun_tui.ui.widgets.header import Header
 from drkun_tui.ui.widgets.key_hints import KeyHints
 from drkun_tui.ui.widgets.notice import Notice
@@ -37,7 +43,6 @@ from drkun_tui.ui.widgets.notice import Notice
 if TYPE_CHECKING:
     from drkun_tui.app import DrkunApp
 
-DEMO = "demo"
 LENGTH = ("steps", "epochs")
 """Fields of which one says when a run ends."""
 
@@ -70,34 +75,6 @@ CHOSEN = ("preset", "base")
 NAMES = ("preset", *(field.name for field in FIELDS))
 
 
-class ExistingPath(Suggester):
-    """Completes what is typed to a file or folder that is there."""
-
-    def __init__(self) -> None:
-        super().__init__(use_cache=False, case_sensitive=True)
-
-    async def get_suggestion(self, value: str) -> str | None:
-        """The first that begins so."""
-        return await asyncio.to_thread(_completed, value)
-
-
-def _completed(value: str) -> str | None:
-    if value and DEMO.startswith(value):
-        return DEMO
-    if "/" not in value:
-        return None
-    before, _, begun = value.rpartition("/")
-    folder = Path(before or "/").expanduser()
-    try:
-        found = sorted(path for path in folder.iterdir() if path.name.startswith(begun))
-    except OSError:
-        return None
-    found = [path for path in found if begun.startswith(".") or not path.name.startswith(".")]
-    if not found:
-        return None
-    return f"{before}/{found[0].name}" + ("/" if found[0].is_dir() else "")
-
-
 class NewRunScreen(Screen[Recipe | None]):
     """Gives the recipe to begin with, None when it was left."""
 
@@ -108,6 +85,8 @@ class NewRunScreen(Screen[Recipe | None]):
         Binding("enter", "enter", "keys.form_enter", id="newrun.enter", priority=True),
         Binding("ctrl+s", "start", "keys.start_run", id="newrun.start", priority=True),
         Binding("ctrl+e", "edit", "keys.edit_recipe", id="newrun.edit", priority=True),
+        Binding("ctrl+t", "examples", "keys.show_examples", id="newrun.examples", priority=True),
+        Binding("ctrl+r", "rows", "keys.show_rows", id="newrun.rows", priority=True),
         Binding("down", "app.focus_next", "keys.row_down", id="newrun.next", show=False),
         Binding("up", "app.focus_previous", "keys.row_up", id="newrun.previous", show=False),
         Binding("escape", "leave", "keys.leave_form", id="newrun.leave"),
@@ -133,6 +112,8 @@ class NewRunScreen(Screen[Recipe | None]):
                     suggester = ExistingPath() if name == "data" else None
                     yield Input(compact=True, id=f"field-{name}", suggester=suggester)
                     yield Static("", classes="told", id=f"told-{name}", markup=False)
+                if name == "data":
+                    yield DataResult(id="data-result")
         yield Notice()
         yield KeyHints()
 
@@ -171,7 +152,7 @@ class NewRunScreen(Screen[Recipe | None]):
         text = self._input(field.name).value.strip()
         value: Any = text if field.text else _number(text)
         if field.name == "data":
-            values["data"] |= {"path": "" if _is_hub(text) else text, "hub": text if _is_hub(text) else ""}
+            values["data"] |= {"path": "" if is_hub(text) else text, "hub": text if is_hub(text) else ""}
             return
         values[field.section][field.key] = value
 
@@ -190,7 +171,8 @@ class NewRunScreen(Screen[Recipe | None]):
                 recipes.parse(tomli_w.dumps(values))
             except BadRecipeError as error:
                 self._errors[field.name] = error.reason
-        about, usable = _about_data(self._input("data").value.strip())
+        self._look_at_data()
+        about, usable = about_data(self._input("data").value.strip())
         if not usable:
             self._errors.setdefault("data", about)
         for name in NAMES:
@@ -211,7 +193,7 @@ class NewRunScreen(Screen[Recipe | None]):
         if name == "preset":
             return one_line(recipes.note(self._recipe), 80)
         if name == "data":
-            return _about_data(text)[0]
+            return about_data(text)[0]
         if name == "name" and not text:
             return t("training_screen.note_name")
         if name == "rate" or not text:
@@ -224,6 +206,67 @@ class NewRunScreen(Screen[Recipe | None]):
     def _changed(self) -> None:
         self.query_one(Notice).clear()
         self._check()
+
+    # Data
+
+    def _look_at_data(self) -> None:
+        """Have the data checked that the form names. What would first be fetched from a hub is not."""
+        try:
+            recipe = recipes.parse(tomli_w.dumps(self._values()))
+        except DrkunError:
+            # The fields say what is wrong.
+            return
+        path = Path(recipe.data.path).expanduser()
+        wanted = None
+        if recipe.data.path and recipe.base.model and (recipe.data.path == DEMO or path.exists()):
+            training = recipe.training
+            wanted = Check(
+                data=recipe.data,
+                model=recipe.base.model,
+                context_length=training.context_length,
+                seed=training.seed,
+                language=language(),
+            )
+        self.query_one(DataResult).look(wanted)
+
+    @on(DataResult.News)
+    def _news(self) -> None:
+        self.refresh_bindings()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
+        """Offer to look only at what there is."""
+        result = self.query_one(DataResult)
+        if action == "examples":
+            return result.can_show
+        if action == "rows":
+            return result.summary is not None and bool(result.summary.dropped or result.summary.flagged)
+        return True
+
+    @work(group="dialog", exclusive=True)
+    async def action_examples(self) -> None:
+        """Show the examples as the model would be trained on them."""
+        result = self.query_one(DataResult)
+        if result.check is not None and result.summary is not None:
+            count = result.summary.train + result.summary.held_out
+            title = f"{t('training_screen.examples')}  {t('data.legend', sign=data_text.TRAINED.strip())}"
+            await self.app.push_screen_wait(
+                Pages(title, count, result.check.examples, data_text.example_lines)
+            )
+
+    @work(group="dialog", exclusive=True)
+    async def action_rows(self) -> None:
+        """Show the rows that are left out, or ought to be looked at, by their reason."""
+        result = self.query_one(DataResult)
+        if result.check is None or result.summary is None:
+            return
+        check, found = result.check, result.summary.dropped | result.summary.flagged
+        choices = [Choice(name, (data_text.reason(name), f"{count:,}")) for name, count in found.items()]
+        dialog = Choose(t("training_screen.rows_title"), choices, right=frozenset({1}))
+        while (reason := await self.app.push_screen_wait(dialog)) is not None:
+            read = functools.partial(check.rows, reason)
+            title = data_text.reason(reason)
+            await self.app.push_screen_wait(Pages(title, found[reason], read, data_text.row_lines))
+            dialog = Choose(t("training_screen.rows_title"), choices, reason, right=frozenset({1}))
 
     # Keys
 
@@ -292,11 +335,13 @@ class NewRunScreen(Screen[Recipe | None]):
                 notice.say(t("training_screen.mend"), "warning")
             return
         # Imported late: nobody else needs it.
-        from drkun_tui.training import preflight
+        from drkun_tui.training import pace, preflight
 
         notice.say(t("training_screen.checking"))
         try:
             found = await asyncio.to_thread(preflight.check, recipe, self.app.settings)
+            shape, tokens = found.base.shape, self.query_one(DataResult).tokens
+            lasts = await asyncio.to_thread(pace.expected, found.recipe, shape, tokens) if shape else None
         except DrkunError as error:
             notice.fail(error)
             return
@@ -306,8 +351,9 @@ class NewRunScreen(Screen[Recipe | None]):
             t("training_screen.needs_memory", need=need, free=free),
             t("training_screen.needs_disk", need=size(found.disk_bytes)),
         ]
-        if found.minutes is not None:
-            needs.append(t("training_screen.needs_time", time=duration(found.minutes * 60)))
+        if lasts is not None:
+            label = "measured" if lasts.measured else "estimated"
+            needs.append(t(f"training_screen.needs_time_{label}", time=duration(lasts.seconds)))
         name = one_line(found.recipe.adapter.name, 60)
         lines = [t("training_screen.start_question", name=name), *needs, *(f"! {w}" for w in found.warnings)]
         question = Confirm("\n".join(clean(line) for line in lines), t("training_screen.start_keys"))
@@ -337,80 +383,3 @@ def _number(text: str) -> Any:
 def _product(one: str, other: str) -> str:
     numbers = (_number(one), _number(other))
     return str(numbers[0] * numbers[1]) if all(isinstance(n, int) for n in numbers) else "?"
-
-
-def _is_hub(text: str) -> bool:
-    """Is it ``owner/name`` and not here?"""
-    if text.count("/") != 1 or text.startswith(("/", "~", ".")) or text.endswith("/"):
-        return False
-    return not Path(text).exists()
-
-
-def _about_data(text: str) -> tuple[str, bool]:
-    """What it is, and whether there can be rows in it."""
-    if not text:
-        return t("training_screen.data_none"), False
-    if text == DEMO:
-        return t("training_screen.data_demo"), True
-    if _is_hub(text):
-        return t("training_screen.data_hub"), True
-    path = Path(text).expanduser()
-    try:
-        if path.is_dir():
-            files = sum(1 for each in path.iterdir() if each.is_file())
-            return t("training_screen.data_folder", files=files), files > 0
-        return t("training_screen.data_file", size=size(path.stat().st_size)), True
-    except OSError:
-        return t("training_screen.data_missing"), False
-
-
-class RecipeEditor(ModalScreen[Recipe | None]):
-    """The whole recipe as TOML; gives it when it is right, None when it was left.
-
-    Args:
-        text: to begin with.
-    """
-
-    CSS_PATH = "../styles/training.tcss"
-
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("ctrl+s", "keep", "keys.keep_recipe", id="recipe.keep", priority=True),
-        Binding("escape", "leave", "keys.leave_recipe", id="recipe.leave", priority=True),
-    ]
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self._text = text
-
-    def compose(self) -> ComposeResult:
-        """The text, and what is wrong with it."""
-        with Vertical(id="dialog", classes="-wide"):
-            yield TextArea(self._text, show_line_numbers=True, soft_wrap=False, id="recipe")
-            yield Notice()
-        yield KeyHints()
-
-    def on_mount(self) -> None:
-        """Write at once."""
-        self.query_one(TextArea).focus()
-
-    @on(TextArea.Changed)
-    def _changed(self) -> None:
-        self._parsed()
-
-    def _parsed(self) -> Recipe | None:
-        try:
-            recipe = recipes.parse(self.query_one(TextArea).text)
-        except DrkunError as error:
-            self.query_one(Notice).fail(error)
-            return None
-        self.query_one(Notice).clear()
-        return recipe
-
-    def action_keep(self) -> None:
-        """Take it over, if it is right."""
-        if (recipe := self._parsed()) is not None:
-            self.dismiss(recipe)
-
-    def action_leave(self) -> None:
-        """Change nothing."""
-        self.dismiss(None)

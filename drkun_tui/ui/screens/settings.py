@@ -31,9 +31,11 @@ from drkun_tui.ui.screens.export import ExportScreen
 from drkun_tui.ui.screens.fetch import FetchScreen
 from drkun_tui.ui.screens.help import HelpScreen
 from drkun_tui.ui.screens.models import ModelsScreen
-from drkun_tui.ui.screens.new_run import NewRunScreen, RecipeEditor
+from drkun_tui.ui.screens.new_run import NewRunScreen
+from drkun_tui.ui.screens.pages import Pages
 from drkun_tui.ui.screens.publish import PublishScreen
 from drkun_tui.ui.screens.reader import Reader
+from drkun_tui.ui.screens.recipe_editor import RecipeEditor
 from drkun_tui.ui.screens.training import TrainingScreen
 from drkun_tui.ui.table import GAP, cell
 from drkun_tui.ui.typeset.sanitise import one_line
@@ -127,6 +129,7 @@ class SettingsScreen(Screen[None]):
             AskText,
             Choose,
             Reader,
+            Pages,
             RecipeEditor,
             ExportScreen,
             PublishScreen,

@@ -266,7 +266,7 @@ class TrainingScreen(Screen[None]):
     async def action_new_run(self) -> None:
         """Fill in a form, and begin a run."""
         recipe = await self.app.push_screen_wait(NewRunScreen())
-        if recipe is not None and await self._make_room():
+        if recipe is not None and await self._make_room(recipe):
             await self._do(self._start(recipe))
 
     async def _start(self, recipe: Recipe) -> None:
@@ -276,10 +276,24 @@ class TrainingScreen(Screen[None]):
         self.show_runs([run, *self._runs])
         self._follow(run.id)
 
-    async def _make_room(self) -> bool:
-        """Ask whether the model that answers may leave the GPU; False to begin nothing."""
+    async def _make_room(self, recipe: Recipe) -> bool:
+        """Where training needs the memory of the model that answers, ask whether it may leave; False to begin
+        nothing."""
+        # Imported late: nobody needs it for the first frame.
+        from drkun_tui.training import preflight
+
         session = self.app.session
-        if session.plan is None or session.plan.load.device != "cuda" or not session.engine.loaded:
+        ready = session.engine.ready
+        if session.plan is None or ready is None or not session.engine.loaded:
+            return True
+        on_gpu = session.plan.load.device == "cuda"
+        held = ready.reserved_bytes if on_gpu else ready.size_bytes
+        try:
+            room = await asyncio.to_thread(preflight.room, recipe, self.app.settings)
+        except DrkunError:
+            # Whoever begins the run says so.
+            return True
+        if not room.asks_for(held, on_gpu=on_gpu):
             return True
         name = one_line(session.plan.model.name, 40)
         question = Confirm(t("training_screen.unload", name=name), t("training_screen.unload_keys"))
@@ -311,7 +325,7 @@ class TrainingScreen(Screen[None]):
     @work(group="dialog", exclusive=True)
     async def action_resume(self) -> None:
         """Go on from the newest checkpoint."""
-        if (run := self.highlighted) is not None and await self._make_room():
+        if (run := self.highlighted) is not None and await self._make_room(run.recipe):
             await self._do(self._resume(run))
 
     async def _resume(self, run: Run) -> None:
