@@ -52,7 +52,7 @@ $(SETUP): pyproject.toml | $(BIN)/python
 # The GPU engine and training are tested on the CPU, too, where a CPU build of torch can be had; nothing brings CUDA.
 $(TOOLS): $(SETUP)
 	@if $(PYTHON) -m pip --python $(BIN)/python install --quiet "torch==2.13.0+cpu"; then \
-		$(PYTHON) -m pip --python $(BIN)/python install --quiet -e ".[dev,train,eval]"; \
+		$(PYTHON) -m pip --python $(BIN)/python install --quiet -e ".[dev,train,eval,export]"; \
 	else \
 		echo "No CPU build of torch is at hand: the tests of the GPU engine and of training are skipped."; \
 		$(PYTHON) -m pip --python $(BIN)/python install --quiet -e ".[dev,data,eval]"; \
