@@ -181,7 +181,8 @@ def test_logits_are_kept_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(llama_cpp_batch, "BATCH", 64)
     parts, same = engine.score(asked)
     assert tokens == same > 7
-    assert parts == pytest.approx(whole, rel=1e-3)
+    # A token more or less would be some 3 % of it; other batches round otherwise.
+    assert parts == pytest.approx(whole, rel=0.005)
     assert engine.free == 2
 
 
@@ -207,7 +208,7 @@ def test_scores_come_between_answers(batch: EngineProcess) -> None:
     told = next(event for event in ended if isinstance(event, Scored))
     alone = score(batch, RESPONSE)
     assert isinstance(alone, Scored)
-    assert told.loss == pytest.approx(alone.loss, rel=1e-3)
+    assert told.loss == pytest.approx(alone.loss, rel=0.005)
 
 
 def test_one_at_a_time_knows_no_scores(engine: EngineProcess) -> None:
