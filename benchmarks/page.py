@@ -8,6 +8,7 @@ from benchmarks import (
     data,
     decode,
     download,
+    evaluation,
     inventory,
     lag,
     library_lag,
@@ -113,6 +114,12 @@ many times slower, so these rows mean nothing on a busy machine.
 has the title of one row, parts of the questions of three, and the answer of another. Ours is everything from
 reading to the files on disk, near duplicates included; the loops read, strip, leave out empty and short rows
 and keep the rest in a list. Each side is a process of its own, timed once Python has started.
+
+**Evaluation.** {questions} questions through one `drkun eval`, from the shell's call to the last figure: the
+answers, the loss of every reference, all metrics and their intervals. Beside it `drkun ask` for
+{asked_alone} of the same questions, one after the other, with the same greedy sampling and limit; each starts
+its processes and loads the model, as a loop in a script would. What the loop would still have to measure is
+not counted.
 """
 
 
@@ -133,6 +140,8 @@ def whole(text: str) -> str:
         download_bytes=f"{library_lag.BYTES / 1e9:.0f} GB",
         speed_rounds=speed_estimates.LEAST_ROUNDS,
         dialogues=f"{data.ROWS:,}",
+        questions=evaluation.QUESTIONS,
+        asked_alone=evaluation.ASKED_ALONE,
         sample=data.SAMPLE,
     )
 

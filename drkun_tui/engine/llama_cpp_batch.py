@@ -19,8 +19,8 @@ from drkun_tui.engine.base import EngineError, Piece, Prompt
 from drkun_tui.engine.llama_cpp import BATCH, LlamaCpp
 from drkun_tui.engine.protocol import Generate, Load, Score
 
-SCORED_AT_ONCE = 64
-"""Tokens whose logits are kept at once: with a large vocabulary each takes half a megabyte."""
+LOGITS_BYTES = 64 * 1024**2
+"""Of the logits that are kept at once while a response is scored."""
 
 
 @dataclass(slots=True)
@@ -100,16 +100,16 @@ class LlamaCppBatch(LlamaCpp):
         loss, tokens, begin = 0.0, prompt + response, 0
         # The logits at a token are of the one behind it, so the last one is not evaluated.
         first, last = len(prompt) - 1, len(tokens) - 1
+        most = max(1, LOGITS_BYTES // (4 * binding.llama_vocab_n_tokens(self._vocab)))
         try:
             while begin < last:
-                wanted = begin >= first
-                end = min(begin + (SCORED_AT_ONCE if wanted else BATCH), last if wanted else first)
+                end = min(begin + BATCH, max(begin, first) + most, last)
                 self._batch.n_tokens = 0
                 for position in range(begin, end):
-                    self._put(tokens[position], position, place, logits=wanted)
+                    self._put(tokens[position], position, place, logits=position >= first)
                 self._decode_batch()
-                if wanted:
-                    loss += sum(self._loss_of(row, tokens[begin + row + 1]) for row in range(end - begin))
+                scored = range(max(begin, first), end)
+                loss += sum(self._loss_of(position - begin, tokens[position + 1]) for position in scored)
                 begin = end
         finally:
             binding.llama_memory_seq_rm(self._memory, place, -1, -1)
