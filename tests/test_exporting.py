@@ -97,7 +97,15 @@ def test_a_fine_tune_becomes_a_gguf_that_answers_alike(of_source: str) -> None:
 
 
 def test_the_usual_type_is_chosen_by_name_and_knows_how_it_was_trained(trained: Path) -> None:
-    made = exported(ADAPTER)
+    done = drkun("export", ADAPTER, "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    made = events[-1]
+    proved = next(event for event in events if event["type"] == "proved")
+    assert proved["positions"] > 60 and proved["agreement"] > 0.8
+    moved = [event for event in events if event["type"] == "progress"]
+    assert "converting" in {event["stage"] for event in moved}
+    assert all(event["done"] <= event["total"] for event in moved)
     path = Path(made["path"])
     model = models()["drkun/taught-GGUF/taught-Q4_K_M"]
     assert (model.kind, model.quantization, model.complete) == (Kind.GGUF, "Q4_K_M", True)
@@ -140,19 +148,12 @@ def test_it_can_be_merged_and_is_then_a_model_of_its_own(of_source: str) -> None
     assert exported("mine/merged", "--type", "q8_0")["name"] == "mine/merged-GGUF/merged-Q8_0"
 
 
-def test_progress_is_told_by_bytes_and_by_stage() -> None:
-    done = drkun("export", ADAPTER, "--type", "q6_k", "--name", "told/told", "--json")
-    events = [json.loads(line) for line in done.stdout.splitlines()]
-    proved = next(event for event in events if event["type"] == "proved")
-    assert proved["positions"] > 60 and proved["agreement"] > 0.9
-    moved = [event for event in events if event["type"] == "progress"]
-    assert {"converting"} <= {event["stage"] for event in moved}
-    assert all(event["done"] <= event["total"] for event in moved)
-
-
 def test_a_file_is_never_overwritten() -> None:
-    exported(ADAPTER, "--type", "f16", "--name", "twice/twice")
+    there = paths.model_store() / "twice" / "twice-GGUF" / "twice-F16.gguf"
+    there.parent.mkdir(parents=True)
+    there.write_bytes(b"mine")
     assert refused(ADAPTER, "--type", "f16", "--name", "twice/twice")["kind"] == "export_exists"
+    assert there.read_bytes() == b"mine"
 
 
 # Proof
@@ -173,8 +174,7 @@ def test_the_proof_sees_that_an_adapter_was_left_out() -> None:
         base=str(store / BASE), adapter=str(store / ADAPTER), model=str(made), threads=1, full=True
     )
     found = steps.run("drkun_tui.publishing.prove", task, lambda *_: None, lambda: False)
-    limit = targets.tolerance("Q4_K_M")
-    assert found["divergence"] > limit.divergence
+    assert found["divergence"] > targets.tolerance("Q8_0").divergence
     bare = tasks.Prove(base=str(store / BASE), adapter="", model=str(made), threads=1, full=True)
     found = steps.run("drkun_tui.publishing.prove", bare, lambda *_: None, lambda: False)
     assert found["divergence"] < targets.tolerance("Q8_0").divergence

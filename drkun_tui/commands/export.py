@@ -23,7 +23,6 @@ from drkun_tui.publishing.protocol import (
     Progress,
     Proved,
     Stopped,
-    Warned,
     encode,
 )
 from drkun_tui.ui.publishing_text import progress_text, proved_text
@@ -104,8 +103,6 @@ class Shown:
             self._line.show(progress_text(event))
         elif isinstance(event, Proved):
             self._line.keep(proved_text(event))
-        elif isinstance(event, Warned):
-            self._line.keep(clean(error_of(event.kind, event.values).message))
         elif isinstance(event, Finished):
             self.end()
             print(clean(t("publishing.finished", name=event.name, path=event.path, size=size(event.size))))

@@ -131,10 +131,6 @@ class Exports:
             reason = error.strerror or str(error)
             raise error_of("unwritable", {"folder": str(self.root), "reason": reason}) from error
 
-    async def forget(self, id: str) -> None:
-        """Take an export that has ended off the list; what it made stays."""
-        await asyncio.to_thread(detached.remove, self.root / id)
-
     async def follow(self, id: str, offset: int = 0) -> AsyncIterator[tuple[Event, int]]:
         """Events from `offset` on as they come, each with the offset behind it; ends with the export. One
         whose process died without a word ends with `Failed` of kind ``died``."""

@@ -72,6 +72,7 @@ class LowRank:
         changed = torch.empty_like(weight, dtype=dtype)
         rows = max(1, BLOCK // weight.shape[1])
 
+        @torch.inference_mode()
         def change(start: int) -> None:
             here = slice(start, start + rows)
             changed[here] = torch.addmm(weight[here].float(), up[here], down, alpha=self.scale)

@@ -81,13 +81,6 @@ class Proved(msgspec.Struct, frozen=True, tag="proved", kw_only=True):
     same: int
 
 
-class Warned(msgspec.Struct, frozen=True, tag="warned", kw_only=True):
-    """Something that the reader should know; a key of the catalogue's ``publishing`` section."""
-
-    kind: str
-    values: Values = {}
-
-
 class Finished(msgspec.Struct, frozen=True, tag="finished", kw_only=True):
     """The result is proved and in its place."""
 
@@ -108,7 +101,7 @@ class Failed(msgspec.Struct, frozen=True, tag="failed", kw_only=True):
     values: Values = {}
 
 
-Event = Progress | Proved | Warned | Finished | Stopped | Failed
+Event = Progress | Proved | Finished | Stopped | Failed
 
 encode = msgspec.json.Encoder().encode
 _DECODER: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import os
 import queue
+import re
 import subprocess
 import sys
 import threading
@@ -28,6 +29,9 @@ TaskT = TypeVar("TaskT")
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Also a quota, and the largest file that the system or its file system allows."""
+
+_NO_ROOM = re.compile(r"No space left|\d+ requested and \d+ written")
+"""What writers in other languages, and NumPy, say of it without an error number."""
 
 TELL_EVERY_S = 0.2
 LOOK_EVERY_S = 0.1
@@ -105,8 +109,7 @@ def _end_with_parent() -> None:
 
 
 def _fault(error: Exception) -> Broke:
-    # Writers in other languages only say in words that there is no room.
-    if getattr(error, "errno", None) in FULL or "No space left" in str(error):
+    if getattr(error, "errno", None) in FULL or _NO_ROOM.search(str(error)):
         return Broke("disk_full", {})
     reason = f"{type(error).__name__}: {error}".strip().splitlines()[0][:300]
     return Broke("internal", {"reason": reason})
