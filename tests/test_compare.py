@@ -583,6 +583,16 @@ def test_one_that_fails_leaves_the_others_answer(monkeypatch: pytest.MonkeyPatch
     assert "500" in told.json["answers"][1]["error"]
 
 
+def test_what_cannot_be_kept_is_shown_all_the_same() -> None:
+    paths.comparisons().mkdir()
+    with serving() as (url, _):
+        models = ("--model", "remote:made-up", "--model", "remote:another")
+        told = run("compare", "你好", *models, "--json", env={"DRKUN_REMOTE_URL": url})
+    assert [found["answer"] for found in told.json["answers"]] == ["".join(WORDS)] * 2
+    assert told.code == 4
+    assert "comparisons.jsonl" in told.failure
+
+
 @pytest.mark.usefixtures("known_machine")
 def test_an_interrupt_keeps_what_has_come(adapter: Path) -> None:
     models = ("--model", "starter", "--model", "starter+other")
