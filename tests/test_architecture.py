@@ -140,13 +140,13 @@ def test_commands_take_only_text_tools_from_the_screens() -> None:
         if name.startswith("drkun_tui.ui")
     }
     allowed = (
+        "drkun_tui.ui.comparison_text",
         "drkun_tui.ui.data_text",
         "drkun_tui.ui.model_rows",
         "drkun_tui.ui.progress",
         "drkun_tui.ui.publishing_text",
         "drkun_tui.ui.table",
         "drkun_tui.ui.typeset",
-        "drkun_tui.ui.vote_table",
     )
     assert all(name.startswith(allowed) for name in taken)
 

@@ -29,7 +29,7 @@ from drkun_tui.comparison.contestants import Contestant, enter, enter_all
 from drkun_tui.comparison.differences import common, differing, tokens
 from drkun_tui.comparison.records import Answer, Record, Vote
 from drkun_tui.consult.conversation import State
-from drkun_tui.engine.protocol import Delta, Finished
+from drkun_tui.engine.protocol import Delta
 from drkun_tui.errors import DrkunError
 from drkun_tui.hardware import Gpu, Hardware
 from drkun_tui.sampling import Sampling
@@ -44,7 +44,8 @@ from tests.test_cli import DRKUN, end_of, engine_of, run, start
 
 DIZZY = "最近总是头晕，应该怎么办？"
 SEEDED = Sampling(seed=3)
-SETTINGS = Settings(threads=2)
+SETTINGS = Settings(threads=1)
+"""One thread: two that wait for each other are slow beside other work."""
 TOGETHER, IN_TURN = Order(True, ""), Order(False, "")
 GIB = 1024**3
 
@@ -301,7 +302,7 @@ async def test_both_answer_the_same_question_with_the_same_seed(both: dict[bool,
         assert turn.answer
         assert turn.timings["load_s"] > 0
         assert turn.usage["answer_tokens"] > 0
-        # Who answers beside it, and with how many threads, changes nothing of what a model says.
+        # Who answers beside it changes nothing of what a model says.
         assert (turn.reasoning, turn.answer) == (alone.reasoning, alone.answer)
     first, second = both[True].answers
     assert first.answer != second.answer
@@ -310,15 +311,29 @@ async def test_both_answer_the_same_question_with_the_same_seed(both: dict[bool,
 
 async def test_at_once_both_are_there_together(both: dict[bool, Contest]) -> None:
     most = 0
-    indices = []
-    async for index, news in both[True].ask(DIZZY, sampling=msgspec.structs.replace(LONG, max_tokens=150)):
+    async for _ in both[True].ask(DIZZY, sampling=SEEDED):
         most = max(most, len(both[True].pids))
-        if isinstance(news, Delta | Finished):
-            indices.append(index)
     assert most == 2
-    # Neither waits for the other's end.
-    assert indices.index(0) < len(indices) - 1 - indices[::-1].index(1)
-    assert indices.index(1) < len(indices) - 1 - indices[::-1].index(0)
+
+
+async def test_at_once_neither_waits_for_the_others_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two servers' models, which say a word and then nothing more."""
+    with serving() as (url, does):
+        monkeypatch.setenv("DRKUN_REMOTE_URL", url)
+        does.chunks, does.fault = does.chunks[:1], "stall"
+        entered = enter_all(["remote:made-up", "remote:another"], SETTINGS)
+        contest = Contest(entered, TOGETHER, paths.home(), paths.machine_file())
+        said = set()
+        try:
+            async for index, news in contest.ask(DIZZY, sampling=SEEDED):
+                assert not isinstance(news, DrkunError)
+                if isinstance(news, Delta):
+                    said.add(index)
+                if said == {0, 1}:
+                    contest.stop()
+        finally:
+            await contest.close()
+    assert [turn.state for turn in contest.answers] == [State.CANCELLED] * 2
 
 
 async def test_in_turn_one_has_gone_before_the_next_comes(both: dict[bool, Contest]) -> None:
@@ -346,7 +361,7 @@ async def test_a_stop_keeps_what_has_come(both: dict[bool, Contest], together: b
 
 async def test_one_whose_engine_is_killed_does_not_take_the_other_along(both: dict[bool, Contest]) -> None:
     contest, errors = both[True], []
-    async for index, news in contest.ask(DIZZY, sampling=msgspec.structs.replace(LONG, max_tokens=200)):
+    async for index, news in contest.ask(DIZZY, sampling=LONG):
         if index == 0 and isinstance(news, Delta) and contest._engines[0].pid:
             os.kill(contest._engines[0].pid, signal.SIGKILL)
         if isinstance(news, DrkunError):
@@ -521,7 +536,7 @@ def test_the_command_gives_one_object(adapter: Path) -> None:
 def test_the_command_for_people_names_both_and_says_how_it_asked(adapter: Path) -> None:
     told = run(
         *("compare", "胸口突然疼得厉害，喘不上气", "--model", "starter", "--model", "starter+other"),
-        *("--in-turn", "--max-tokens", "60"),
+        *("--in-turn", "--max-tokens", "60", "--threads", "1"),
     )
     assert told.code == 0
     assert told.out.index("== 1  starter") < told.out.index("== 2  starter + other")
@@ -566,6 +581,16 @@ def test_one_that_fails_leaves_the_others_answer(monkeypatch: pytest.MonkeyPatch
     assert told.code == 4
     assert [found["state"] for found in told.json["answers"]] in (["done", "failed"], ["length", "failed"])
     assert "500" in told.json["answers"][1]["error"]
+
+
+def test_what_cannot_be_kept_is_shown_all_the_same() -> None:
+    paths.comparisons().mkdir()
+    with serving() as (url, _):
+        models = ("--model", "remote:made-up", "--model", "remote:another")
+        told = run("compare", "你好", *models, "--json", env={"DRKUN_REMOTE_URL": url})
+    assert [found["answer"] for found in told.json["answers"]] == ["".join(WORDS)] * 2
+    assert told.code == 4
+    assert "comparisons.jsonl" in told.failure
 
 
 @pytest.mark.usefixtures("known_machine")

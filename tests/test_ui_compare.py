@@ -448,6 +448,15 @@ async def test_the_profile_remote_is_chosen_and_says_where_questions_go(
             assert host in it.notice()
 
 
+@pytest.mark.parametrize("language", ["zh", "en"])
+async def test_on_a_narrow_screen_it_is_said_too_where_questions_go(language: str) -> None:
+    i18n.set_language(language)
+    settings = plainly(remote_url="http://127.0.0.1:9", profile="remote", language=language)
+    async with chat(settings, size=(80, 24), loaded=False) as it:
+        await it.until(lambda: "127.0.0.1:9" in it.header())
+        assert "127.0.0.1:9" in it.seen("#transcript")
+
+
 async def test_who_chooses_a_model_that_is_here_is_answered_by_it() -> None:
     with serving() as (url, does):
         async with chat(plainly(remote_url=url, profile="remote"), loaded=False) as it:

@@ -22,14 +22,14 @@ from drkun_tui.comparison.contest import Contest, order
 from drkun_tui.comparison.contestants import enter_all
 from drkun_tui.comparison.differences import differing, tokens
 from drkun_tui.comparison.records import Record
-from drkun_tui.consult import safety
-from drkun_tui.consult.conversation import State, Turn
+from drkun_tui.consult import answering, safety
+from drkun_tui.consult.conversation import State
 from drkun_tui.engine.client import Restarting
 from drkun_tui.engine.protocol import Started
 from drkun_tui.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, DrkunError
 from drkun_tui.i18n import language, t
 from drkun_tui.settings import Settings
-from drkun_tui.ui import vote_table
+from drkun_tui.ui.comparison_text import figures, vote_lines
 from drkun_tui.ui.table import GAP
 from drkun_tui.ui.typeset.sanitise import clean, one_line
 
@@ -70,7 +70,7 @@ async def _compare(contest: Contest, question: str, settings: Settings, *, as_js
         if contestant.plan.notice:
             _tell(f"{clean(contestant.name)}: {clean(contestant.plan.notice)}")
     _tell(contest.order.reason)
-    errors: list[DrkunError] = []
+    errors: list[tuple[str, DrkunError]] = []
     try:
         answers = contest.ask(
             question, sampling=settings.sampling, think=settings.think, system=settings.system
@@ -82,20 +82,25 @@ async def _compare(contest: Contest, question: str, settings: Settings, *, as_js
             elif isinstance(news, Started):
                 _tell(t("compare.answering", name=name))
             elif isinstance(news, DrkunError):
-                errors.append(news)
-                _tell(" ".join(clean(f"{name}: {news.message}  {news.hint}").split()))
+                errors.append((name, news))
     finally:
         await contest.close()
     turns = contest.answers
     if errors and len(errors) == len(turns):
-        raise errors[0]
+        raise errors[0][1]
     record = Record.of(contest)
-    records.keep(record)
     if as_json:
         print(json.dumps(_result(record, contest), ensure_ascii=False))
     else:
         _print(contest)
-    _tell(t("consult.demonstration" if any(turn.demonstration for turn in turns) else "consult.by_model"))
+    for said in dict.fromkeys(answering.origin(turn) for turn in turns):
+        _tell(said)
+    try:
+        records.keep(record)
+    except DrkunError as error:
+        errors.append(("drkun", error))
+    for name, failure in errors:
+        _tell(" ".join(clean(f"{name}: {failure.message}  {failure.hint}").split()))
     if errors:
         return EXIT_FAILED
     return EXIT_INTERRUPTED if any(turn.state is State.CANCELLED for turn in turns) else EXIT_DONE
@@ -121,7 +126,7 @@ def _print(contest: Contest) -> None:
     dim, plain = (DIM, PLAIN) if on_terminal and "NO_COLOR" not in os.environ else ("", "")
     for index, (contestant, turn) in enumerate(zip(contest.contestants, turns, strict=True)):
         print(f"{'' if index == 0 else chr(10)}== {index + 1}  {one_line(contestant.name, 100)}")
-        print(f"{dim}{_figures(turn)}{plain}\n")
+        print(f"{dim}{GAP.join(figures(turn))}{plain}\n")
         if turn.reasoning.strip():
             print(f"{dim}{t('consult.reasoning')}{plain}\n{marked[0][index].strip()}\n")
         print(marked[1][index].strip() or t("consult.empty_answer"))
@@ -130,7 +135,7 @@ def _print(contest: Contest) -> None:
 
 
 def _marked(texts: list[str]) -> list[str]:
-    """The texts as they are, on a terminal with what differs bold and underlined."""
+    """The texts as they are, on a terminal with what differs underlined."""
     if not sys.stdout.isatty():
         return texts
     places = [tokens(text) for text in texts]
@@ -146,20 +151,6 @@ def _marked(texts: list[str]) -> list[str]:
     return out
 
 
-def _figures(turn: Turn) -> str:
-    written = t(
-        "compare.lengths",
-        thinking=turn.usage.get("thinking_tokens", 0),
-        answer=turn.usage.get("answer_tokens", 0),
-    )
-    parts = [written]
-    if speed := turn.timings.get("decode_tok_s"):
-        parts.append(f"{speed:.0f} tok/s")
-    if turn.timings:
-        parts.append(t("compare.ttft", seconds=f"{turn.timings['ttft_s']:.2f}"))
-    return GAP.join(parts)
-
-
 def _tell_votes(*, as_json: bool) -> int:
     pairs = votes.tally(records.read())
     if as_json:
@@ -167,7 +158,7 @@ def _tell_votes(*, as_json: bool) -> int:
     elif not pairs:
         print(t("compare.no_votes"))
     else:
-        print("\n".join(vote_table.lines(pairs)))
+        print("\n".join(vote_lines(pairs)))
     return EXIT_DONE
 
 

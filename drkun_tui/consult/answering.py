@@ -9,6 +9,8 @@ import msgspec
 
 from drkun_tui.consult.conversation import State, Turn
 from drkun_tui.engine.protocol import Delta, Finished, Started
+from drkun_tui.i18n import t
+from drkun_tui.profiles import Profile
 
 if TYPE_CHECKING:
     from drkun_tui.library.plan import Plan
@@ -21,6 +23,13 @@ def name_model(turn: Turn, plan: Plan) -> None:
     turn.model, turn.profile, turn.engine = plan.model.name, str(plan.profile), plan.load.engine
     turn.adapter = plan.adapter.name if plan.adapter else None
     turn.demonstration = plan.model.demonstration
+
+
+def origin(turn: Turn) -> str:
+    """That a model wrote the answer, and of what kind: a sentence to be put under it."""
+    if turn.profile == Profile.REMOTE:
+        return t("remote.by_model")
+    return t("consult.demonstration" if turn.demonstration else "consult.by_model")
 
 
 def take(turn: Turn, event: Started | Delta | Finished, before: Mapping[str, int] | None = None) -> None:

@@ -28,7 +28,7 @@ from drkun_tui.engine.client import Restarting
 from drkun_tui.engine.protocol import Delta, Loading
 from drkun_tui.errors import DrkunError
 from drkun_tui.i18n import language, t
-from drkun_tui.ui import vote_table
+from drkun_tui.ui import comparison_text
 from drkun_tui.ui.screens.contestants import ChooseContestants
 from drkun_tui.ui.screens.reader import Reader
 from drkun_tui.ui.typeset.sanitise import one_line
@@ -412,7 +412,11 @@ class CompareScreen(Screen[None]):
         except DrkunError as error:
             self.query_one(Notice).fail(error)
             return
-        shown = [*vote_table.lines(pairs), "", t("compare.p_help")] if pairs else [t("compare.no_votes")]
+        shown = (
+            [*comparison_text.vote_lines(pairs), "", t("compare.p_help")]
+            if pairs
+            else [t("compare.no_votes")]
+        )
         text = "\n".join(shown)
         await self.app.push_screen_wait(Reader(t("compare.votes_title"), text, markdown=False))
 

@@ -21,6 +21,7 @@ from drkun_tui.errors import DrkunError
 from drkun_tui.i18n import t
 from drkun_tui.ui.screens.ask_text import AskText
 from drkun_tui.ui.screens.confirm import Confirm
+from drkun_tui.ui.table import middle_cut
 from drkun_tui.ui.typeset.markdown import code_blocks
 from drkun_tui.ui.typeset.sanitise import clean, one_line
 from drkun_tui.ui.widgets.conversation_list import ConversationList
@@ -150,9 +151,7 @@ class ConsultScreen(Screen[None]):
             return
         name = one_line(plan.name, 32)
         model = f"{name} {self._progress}".strip()
-        # Where a question goes to is said for as long as it does.
-        host = f" {one_line(plan.server.host, 40)}" if plan.server else ""
-        parts = [model, t(f"profile.{plan.profile}") + host]
+        parts = [model, t(f"profile.{plan.profile}")]
         self.query_one(Transcript).leaves_for = one_line(plan.server.host, 60) if plan.server else ""
         if coming := self.app.downloads_running:
             done = sum(download.done for download in coming)
@@ -171,6 +170,9 @@ class ConsultScreen(Screen[None]):
             parts.append(f"{_thousands(_context_used(turn))}/{_thousands(ready.context_length)}")
         if not self.app.settings.think:
             parts.insert(0, t("consult.no_think"))
+        if plan.server is not None:
+            # Where a question goes to is said for as long as it does: what stands last gives way last.
+            parts.append(middle_cut(one_line(plan.server.host, 200), 22 if self.has_class("-narrow") else 48))
         header.status = tuple(parts)
         header.warning = t("consult.demonstration_short") if plan.model.demonstration else ""
 

@@ -13,15 +13,16 @@ from textual.reactive import reactive
 from textual.widget import Widget
 
 from drkun_tui.comparison.differences import tokens
+from drkun_tui.consult.answering import origin
 from drkun_tui.consult.conversation import State, Turn
-from drkun_tui.i18n import t
+from drkun_tui.ui.comparison_text import figures
 from drkun_tui.ui.table import GAP, middle_cut
 from drkun_tui.ui.typeset.blocks import blocks
 from drkun_tui.ui.typeset.markdown import render_block
 from drkun_tui.ui.typeset.sanitise import clean, one_line
 from drkun_tui.ui.typeset.wrap import Line, Span, Wrapper, wrap
 from drkun_tui.ui.widgets.line_view import LineView
-from drkun_tui.ui.widgets.transcript import origin, outcome
+from drkun_tui.ui.widgets.transcript import outcome
 
 DIFFERS = "differs"
 
@@ -71,7 +72,7 @@ class ContestColumn(Vertical):
         if (turn := self.turn) is None:
             return
         head = self.query_one(ColumnHead)
-        head.figures = tuple(_figures(turn, anonymous=self._anonymous))
+        head.figures = tuple(figures(turn, anonymous=self._anonymous))
         thoughts, answer = self.texts
         ended = turn.state is not State.STREAMING
         thoughts.grow(turn.reasoning, ended=ended)
@@ -217,17 +218,3 @@ def _pieces(span: Span, marks: Iterator[bool]) -> list[Span]:
                 out.append(piece)
         at = end
     return [*out, Span(text[at:], span.style)] if text[at:] else out
-
-
-def _figures(turn: Turn, *, anonymous: bool) -> list[str]:
-    """Lengths, and unless they would give the contestant away, speeds."""
-    usage, timings = turn.usage, turn.timings
-    thinking, answer = usage.get("thinking_tokens", 0), usage.get("answer_tokens", 0)
-    parts = [t("compare.lengths", thinking=thinking, answer=answer)] if thinking + answer else []
-    if anonymous:
-        return parts
-    if speed := timings.get("decode_tok_s"):
-        parts.append(f"{speed:.0f} tok/s")
-    if timings:
-        parts.append(t("compare.ttft", seconds=f"{timings['ttft_s']:.2f}"))
-    return parts

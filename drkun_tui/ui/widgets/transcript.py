@@ -10,9 +10,9 @@ from textual.message import Message
 from textual.reactive import var
 
 from drkun_tui.consult import safety
+from drkun_tui.consult.answering import origin
 from drkun_tui.consult.conversation import Conversation, State, Turn
 from drkun_tui.i18n import language, t
-from drkun_tui.profiles import Profile
 from drkun_tui.ui.typeset.blocks import BlockStream
 from drkun_tui.ui.typeset.markdown import render_block
 from drkun_tui.ui.typeset.sanitise import clean, one_line
@@ -198,13 +198,6 @@ class Transcript(LineView):
                 self._lay_out(follow=False)
                 self.post_message(self.Chosen(self._turns[index]))
                 return
-
-
-def origin(turn: Turn) -> str:
-    """That a model wrote an answer, and of what kind."""
-    if turn.profile == Profile.REMOTE:
-        return t("remote.by_model")
-    return t("consult.demonstration" if turn.demonstration else "consult.by_model")
 
 
 def outcome(turn: Turn, *, answered: bool) -> list[Span]:
