@@ -15,20 +15,23 @@ from drkun_tui.training import checkpoints, ranks
 from drkun_tui.training.history import History
 from drkun_tui.training.protocol import Failed, Finished, Stopped
 from drkun_tui.training.runs import CHECKPOINTS, Runs
-from tests.conftest import wait_until
-from tests.test_pull import drkun
-from tests.test_training import (  # noqa: F401  # fixtures
+from tests.real_training import (
     base,
     begin,
     ended,
     here,
     history,
-    looked,
+    patiently,
     place,
     resume,
     small,
     whole,
 )
+from tests.test_pull import drkun
+from tests.test_training import looked
+
+__all__ = ["base", "here", "place", "whole"]
+"""Fixtures, which pytest finds by their names here."""
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.usefixtures("base")]
 
@@ -56,10 +59,10 @@ def close(one: History, other: History) -> None:
 
 
 def test_two_processes_learn_as_one_stop_together_and_go_on(
-    whole: tuple[str, History],  # noqa: F811
+    whole: tuple[str, History],
 ) -> None:
     id = begin(small(**TWO))
-    wait_until(lambda: history(id).step >= 1)
+    patiently(lambda: history(id).step >= 1)
     stopped = drkun("stop", id, "--json")
     assert stopped.returncode == 0, stopped.stderr
     told = history(id)
@@ -74,9 +77,9 @@ def test_two_processes_learn_as_one_stop_together_and_go_on(
     assert {path.name for path in kept[-1].path.glob("rng_state*")} == {"rng_state_0.pth", "rng_state_1.pth"}
 
 
-def test_one_that_dies_ends_all_of_them(whole: tuple[str, History]) -> None:  # noqa: F811
+def test_one_that_dies_ends_all_of_them(whole: tuple[str, History]) -> None:
     id = begin(small(**TWO))
-    wait_until(lambda: history(id).step >= 1)
+    patiently(lambda: history(id).step >= 1)
     first, second = pids(id)
     os.kill(second, signal.SIGKILL)
     told = ended(id)
@@ -85,10 +88,10 @@ def test_one_that_dies_ends_all_of_them(whole: tuple[str, History]) -> None:  # 
     assert not psutil.pid_exists(first) or psutil.Process(first).status() == psutil.STATUS_ZOMBIE
 
     resume(id)
-    wait_until(lambda: history(id).step >= 3)
+    patiently(lambda: history(id).step >= 3)
     first, second = pids(id)
     os.kill(first, signal.SIGKILL)
-    wait_until(lambda: not psutil.pid_exists(second))
+    patiently(lambda: not psutil.pid_exists(second))
     resume(id)
     told = ended(id)
     assert isinstance(told.end, Finished)

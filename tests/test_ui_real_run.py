@@ -44,8 +44,8 @@ async def begin(it: Chat, **values: str) -> None:
 
 @pytest.mark.timeout(600)
 async def test_a_run_from_the_form_to_its_adapter(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Beside a test that watches, one thread gets further than two that wait for each other.
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    # Threads that spin while they wait for each other take the cores of the screen that is looked at.
+    monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
     async with chat(loaded=False, size=(120, 40)) as it:
         await begin(it, steps="2", epochs="", batch="2", context="128", rank="4")
         await it.until(lambda: isinstance(it.app.screen, TrainingScreen))

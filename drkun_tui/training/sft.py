@@ -6,6 +6,7 @@ an NVIDIA GPU. Recipe, events and adapter are the same.
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -140,8 +141,9 @@ def _trained(
     from drkun_tui.training.trainer import OutOfMemory, build
 
     sizes = (recipe.training.batch_size, recipe.training.gradient_accumulation)
+    model = _load(place, recipe, backend)
+    fresh = [(each, each.detach().to("cpu", copy=True)) for each in model.parameters() if each.requires_grad]
     for attempt in (1, 2):
-        model = _load(place, recipe, backend)
         checkpoint = newest(folder / CHECKPOINTS)
         history = _so_far(folder)
         trainer = build(
@@ -152,17 +154,26 @@ def _trained(
         history.add(Began(step=step))
         teller.event(Began(step=step))
         teller.phase("training")
+        short = False
         try:
             trainer.train(resume_from_checkpoint=str(checkpoint.path) if checkpoint else None)
         except OutOfMemory as error:
             if attempt == 2 or sizes[0] == 1 or ranks.world() > 1:
                 raise TrainingError("out_of_memory") from error
+            short = True
+        if short:
             sizes = (sizes[0] // 2, sizes[1] * 2)
             values: dict[str, str | int] = {"batch_size": sizes[0], "gradient_accumulation": sizes[1]}
             teller.event(Warned(kind="half_batch", values=values))
-            del trainer, model
+            # The error held what was computed; trainer and callbacks hold each other.
+            del trainer
+            gc.collect()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
+            with torch.no_grad():
+                for parameter, before in fresh:
+                    parameter.copy_(before)
+                    parameter.grad = None
             continue
         if trainer.stopped_early:
             saved = newest(folder / CHECKPOINTS)

@@ -51,6 +51,9 @@ SAMPLE_TOKENS = 192
 """Most tokens of a sample answer."""
 
 
+_NO_MEMORY = ("not enough memory", "can't allocate memory", "bad_alloc", "could not create a memory")
+"""How PyTorch and the libraries below it say on a CPU that there is no more memory."""
+
 LEAST_BYTES = 1 << 20
 """A disk with less free than this is full."""
 
@@ -201,15 +204,20 @@ class RunTrainer(SFTTrainer):
         return Trainer.compute_loss(self, model, inputs, *arguments, **options)
 
     def training_step(self, model: Any, inputs: Any, *arguments: Any, **options: Any) -> Any:
-        """One forward and backward pass; a shortage of memory is `OutOfMemory`."""
+        """One forward and backward pass, its tokens counted."""
         mask = inputs.get("attention_mask")
         self.seen += int(inputs["input_ids"].numel() if mask is None else mask.sum())
+        return super().training_step(model, inputs, *arguments, **options)
+
+    def train(self, *arguments: Any, **options: Any) -> Any:
+        """Train to the end; a shortage of memory, in a step or in a look at the held-out loss, is
+        `OutOfMemory`."""
         try:
-            return super().training_step(model, inputs, *arguments, **options)
-        except torch.OutOfMemoryError as error:
+            return super().train(*arguments, **options)
+        except (torch.OutOfMemoryError, MemoryError) as error:
             raise OutOfMemory from error
         except RuntimeError as error:
-            if "not enough memory" in str(error) or "can't allocate memory" in str(error):
+            if any(words in str(error) for words in _NO_MEMORY):
                 raise OutOfMemory from error
             raise
 

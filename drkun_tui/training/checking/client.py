@@ -34,8 +34,8 @@ from drkun_tui.training.checking.protocol import (
 
 JOB = "drkun_tui.training.checking.job"
 
-PATIENCE_S = 5.0
-"""What the child gets to see that it is no longer wanted."""
+PATIENCE_S = 0.5
+"""What the child gets to see that it is no longer wanted; what it has made is removed in any case."""
 
 
 class DataCheck:
@@ -45,6 +45,7 @@ class DataCheck:
         self._job: Job[Event] | None = None
         self._folder: Path | None = None
         self._asked: deque[asyncio.Future[tuple[Any, ...]]] = deque()
+        self._closing: asyncio.Future[None] | None = None
 
     async def run(self, check: Check) -> AsyncIterator[Reading | Checked | Tokenizing | Measured | Failed]:
         """Check, tell what comes, and go on answering until `close`; `Failed` tells that the data, or behind
@@ -101,7 +102,12 @@ class DataCheck:
         return await waiting
 
     async def close(self) -> None:
-        """End the child, and remove what it has made."""
+        """End the child, and remove what it has made; whoever else closes waits for the same end."""
+        if self._closing is None:
+            self._closing = asyncio.ensure_future(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
         job, self._job = self._job, None
         if job is not None:
             await job.close(PATIENCE_S)

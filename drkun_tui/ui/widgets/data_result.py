@@ -38,6 +38,8 @@ class DataResult(LineView, can_focus=False):
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self._request: Check | None = None
+        self._children: set[DataCheck] = set()
+        """Those that have not ended."""
         self._nothing_checked()
 
     def _nothing_checked(self) -> None:
@@ -62,9 +64,9 @@ class DataResult(LineView, can_focus=False):
         if request is None:
             return
         await asyncio.sleep(SETTLE_S)
-        check = DataCheck()
+        self.check = check = DataCheck()
+        self._children.add(check)
         try:
-            self.check = check
             async for event in check.run(request):
                 self._take(event)
         except DrkunError as error:
@@ -72,6 +74,11 @@ class DataResult(LineView, can_focus=False):
             self._paint()
         finally:
             await check.close()
+            self._children.discard(check)
+
+    async def on_unmount(self) -> None:
+        """Leave no child behind."""
+        await asyncio.gather(*(check.close() for check in self._children))
 
     def _take(self, event: Reading | Checked | Tokenizing | Measured | Failed) -> None:
         if isinstance(event, Reading):

@@ -1,0 +1,174 @@
+"""A trainer that is killed at any point, or finds too little memory: it goes on, and no step is lost or made
+twice."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("trl")
+
+from safetensors import safe_open
+
+from drkun_tui.jobs import detached
+from drkun_tui.training import checkpoints, runs
+from drkun_tui.training.history import History
+from drkun_tui.training.protocol import Finished
+from drkun_tui.training.runs import CHECKPOINTS, Runs
+from tests.conftest import MakeChild, has_ended
+from tests.real_training import (
+    base,
+    begin,
+    ended,
+    here,
+    history,
+    losses,
+    patiently,
+    place,
+    resume,
+    small,
+    whole,
+)
+
+pytestmark = pytest.mark.timeout(900)
+
+__all__ = ["base", "here", "place", "whole"]
+"""Fixtures, which pytest finds by their names here."""
+
+
+def state_of(id: str) -> detached.State:
+    now = detached.state(Runs().root / id)
+    assert now is not None
+    return now
+
+
+def died(id: str) -> None:
+    """Its process is gone, and everybody is told so."""
+    pid = int(state_of(id).process.split()[0])
+    patiently(lambda: has_ended(pid))
+    run = asyncio.run(Runs().get(id))
+    assert run.error is not None
+    assert (run.phase, run.error.kind) == ("failed", "died")
+
+
+def whole_checkpoints(id: str) -> list[int]:
+    """The steps of the checkpoints that are offered, each of which can be read."""
+    found = checkpoints.all_of(Runs().root / id / CHECKPOINTS)
+    for one in found:
+        with safe_open(one.path / "adapter_model.safetensors", "pt") as tensors:
+            assert all(tensors.get_tensor(name).isfinite().all() for name in tensors.keys())  # noqa: SIM118
+        assert all((one.path / name).stat().st_size for name in ("optimizer.pt", "trainer_state.json"))
+    return [one.step for one in found]
+
+
+def goes_on_as_if_nothing_had_happened(id: str, undisturbed: History) -> None:
+    resume(id)
+    told = ended(id)
+    assert isinstance(told.end, Finished), (Runs().root / id / "log.txt").read_text("utf8")
+    assert losses(told) == losses(undisturbed)
+    assert [step.tokens for step in told.steps] == [step.tokens for step in undisturbed.steps]
+    assert list((Runs().root / id / CHECKPOINTS).glob(".saving*")) == []
+
+
+def test_a_run_that_is_killed_while_it_starts(whole: tuple[str, History]) -> None:
+    id = begin(small())
+    now = state_of(id)
+    os.kill(int(now.process.split()[0]), signal.SIGKILL)
+    died(id)
+    assert state_of(id).phase == "starting"
+    assert history(id).steps == []
+    assert whole_checkpoints(id) == []
+    goes_on_as_if_nothing_had_happened(id, whole[1])
+
+
+KILLED = """
+    import os, signal, sys
+    from pathlib import Path
+    from drkun_tui.training import checkpoints, job, trainer
+    from drkun_tui.training.trainer import RunTrainer
+
+    def killed(self, *arguments, **options):
+        if WHEN:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return before(self, *arguments, **options)
+
+    before = OWNER.NAME
+    OWNER.NAME = killed
+    sys.exit(job.run(Path(sys.argv[1])))
+"""
+"""The trainer, which dies in its second checkpoint."""
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "when", "saved"),
+    [
+        # Weights are written, the optimizer is not.
+        ("RunTrainer", "_save_optimizer_and_scheduler", "self.state.global_step == 4", [2]),
+        # All is written, and not yet in its place.
+        ("checkpoints", "_to_disk", "self.name == 'checkpoint-4'", [2]),
+        # It is in its place, and nobody has been told.
+        ("trainer._Telling", "saved", "arguments[0] == 4", [2, 4]),
+    ],
+)
+def test_a_run_that_is_killed_while_it_saves(
+    whole: tuple[str, History],
+    child: MakeChild,
+    monkeypatch: pytest.MonkeyPatch,
+    owner: str,
+    name: str,
+    when: str,
+    saved: list[int],
+) -> None:
+    source = KILLED.replace("OWNER", owner).replace("NAME", name).replace("WHEN", when)
+    with monkeypatch.context() as killing:
+        killing.setattr(runs, "JOB", child(source))
+        id = begin(small())
+    died(id)
+    assert state_of(id).phase == "saving"
+    assert whole_checkpoints(id) == saved
+    told = history(id)
+    assert (told.saved, told.step) == (2, 4)
+    goes_on_as_if_nothing_had_happened(id, whole[1])
+
+
+SHORT_OF_MEMORY = """
+    import resource, sys
+    from pathlib import Path
+    from drkun_tui.training import job, protocol
+
+    def limit(event):
+        # Once, right before the first step: a step of 16 sequences wants 3 GiB more, one of 8 1.3.
+        if isinstance(event, protocol.Began) and resource.getrlimit(resource.RLIMIT_AS)[0] < 0:
+            taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+            resource.setrlimit(resource.RLIMIT_AS, (taken + (ROOM << 20), resource.RLIM_INFINITY))
+
+    sys.exit(job.run(Path(sys.argv[1]), limit))
+"""
+"""The trainer in a process that may take no more than so much address space."""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
+@pytest.mark.parametrize(("room", "goes_on"), [(2300, True), (500, False)])
+def test_too_little_memory_halves_the_batch_once(
+    base: Path, child: MakeChild, monkeypatch: pytest.MonkeyPatch, room: int, goes_on: bool
+) -> None:
+    monkeypatch.setattr(runs, "JOB", child(SHORT_OF_MEMORY.replace("ROOM", str(room))))
+    id = begin(small(batch_size=16, max_steps=2, evaluate_every=0, sample_every=0))
+    told = ended(id)
+    (warned,) = [each for each in told.warnings if each.kind == "half_batch"]
+    assert warned.values == {"batch_size": 8, "gradient_accumulation": 2}
+    assert told.planned is not None
+    assert (told.planned.batch_size, told.planned.gradient_accumulation) == (8, 2)
+    run = asyncio.run(Runs().get(id))
+    if goes_on:
+        assert isinstance(told.end, Finished), (told.end, (Runs().root / id / "log.txt").read_text("utf8"))
+        assert [step.step for step in told.steps] == [1, 2]
+    else:
+        assert run.error is not None
+        assert (run.phase, run.error.kind) == ("failed", "out_of_memory")
+        assert whole_checkpoints(id) == []
