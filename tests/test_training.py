@@ -35,7 +35,7 @@ from drkun_tui.training.data.dataset import DEMO, prepare
 from drkun_tui.training.data.splitting import TRAIN
 from drkun_tui.training.faults import TrainingError
 from drkun_tui.training.history import History
-from drkun_tui.training.protocol import Failed, Finished, Stopped
+from drkun_tui.training.protocol import Began, Failed, Finished, HeldOut, Stopped
 from drkun_tui.training.rendering import IGNORED, Example, Renderer
 from drkun_tui.training.runs import CHECKPOINTS, Runs
 from tests.conftest import PATIENCE_S, wait_until
@@ -164,6 +164,14 @@ def test_a_stopped_run_saves_first_and_goes_on(whole: tuple[str, History]) -> No
     told = ended(id)
     assert isinstance(told.end, Finished)
     assert losses(told) == losses(whole[1])
+
+
+def test_a_run_that_begins_anew_looks_at_the_loss_anew() -> None:
+    told = History()
+    look = HeldOut(step=0, loss=6.0)
+    for event in (Began(step=0), look, Began(step=0), look):
+        told.add(event)
+    assert told.held_out == [look]
 
 
 def test_the_command_trains_and_tells_a_line_for_each_event(base: Path, tmp_path: Path) -> None:

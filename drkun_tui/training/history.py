@@ -76,7 +76,8 @@ class History:
     def _forget_after(self, step: int) -> None:
         self.end = None
         self.steps = [told for told in self.steps if told.step <= step]
-        self.held_out = [told for told in self.held_out if told.step <= step]
+        # A run that begins anew looks at the loss before its first step again.
+        self.held_out = [told for told in self.held_out if step and told.step <= step]
         self.samples = [told for told in self.samples if told.step <= step]
 
     @property

@@ -12,11 +12,17 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from drkun_tui import hardware
+from drkun_tui.errors import DrkunError
+from drkun_tui.training.faults import StopRequested, TrainingError
 from drkun_tui.training.recipe import Recipe
+
+GRACE_S = 2.0
+"""How long one process may outlive another before that is a fault."""
 
 
 def rank() -> int:
@@ -65,10 +71,14 @@ def others(module: str, folder: Path, count: int, on_death: Callable[[int], None
         for number in range(1, count)
     ]
     os.environ.update(shared, RANK="0", LOCAL_RANK="0")
-    over = threading.Event()
+    told = threading.Lock()
+    """Whoever holds it says why the run has ended."""
 
     def watch(process: subprocess.Popen[bytes]) -> None:
-        if (code := process.wait()) and not over.is_set():
+        code = process.wait()
+        # What ends all of them, this one tells better itself.
+        time.sleep(GRACE_S)
+        if code and told.acquire(blocking=False):
             on_death(code)
 
     for process in started:
@@ -77,13 +87,29 @@ def others(module: str, folder: Path, count: int, on_death: Callable[[int], None
         yield
         for process in started:
             process.wait()
+    except (TrainingError, StopRequested, DrkunError):
+        raise
+    except Exception as error:
+        # Mostly a library's word for a dead neighbour.
+        if code := _death(started):
+            raise TrainingError("rank_died", code=code) from error
+        raise
     finally:
-        over.set()
+        told.acquire()
         for process in started:
             if process.stdin is not None:
                 process.stdin.close()
         for name in (*shared, "RANK", "LOCAL_RANK"):
             os.environ.pop(name, None)
+
+
+def _death(started: list[subprocess.Popen[bytes]]) -> int:
+    """The exit code of one that has just ended badly, or 0."""
+    for process in started:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            if code := process.wait(GRACE_S / 2):
+                return code
+    return 0
 
 
 def end_with_the_first() -> None:

@@ -127,6 +127,9 @@ def build(
         dataloader_pin_memory=on_gpu,
         run_name=recipe.adapter.name or None,
     )
+    if not on_gpu:
+        # Of several processes each is told "cpu:0", which the loader of checkpoints does not know.
+        arguments.__dict__["_setup_devices"] = torch.device("cpu")
     trainer = RunTrainer(
         model=model,
         args=arguments,
