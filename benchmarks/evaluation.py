@@ -11,9 +11,9 @@ from benchmarks.machine import Bench, drkun
 from benchmarks.report import Row, Target, compare
 
 DEMO = Path(drkun_tui.__file__).parent / "training" / "demo.jsonl"
-QUESTIONS = 96
+QUESTIONS = 192
 ASKED_ALONE = 8
-"""Questions of the loop; it takes as long for each, however many there are."""
+"""Questions of the loop; each takes as long, however many there are."""
 
 OPTIONS = ("--temperature", "0", "--max-tokens", "256")
 FAST_ENOUGH = Target("at least", 5)

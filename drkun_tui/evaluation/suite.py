@@ -291,11 +291,8 @@ class _Layout:
         self._options = named(_OPTIONS)
         in_a_row = itertools.takewhile(plain.__contains__, string.ascii_lowercase)
         self._letters = {letter.upper(): plain[letter] for letter in in_a_row}
-        self._has_options = bool(self._question and self._keys and (self._options or len(self._letters) > 1))
-        self._shape = None
-        if departments or not self._has_options:
-            self._has_options = False
-            self._shape = shapes.recognise(path, first, {})
+        has_options = self._question and self._keys and (self._options or len(self._letters) > 1)
+        self._shape = None if has_options and not departments else shapes.recognise(path, first, {})
 
     def rows(self, table: Table, number: int) -> Iterator[_Judged]:
         """The rows of a batch whose first one has this number."""
