@@ -128,8 +128,7 @@ class Export:
             made.mkdir()
             task = Merge(base=request.base, adapter=request.adapter, target=str(made))
             self._run("merging", "drkun_tui.publishing.merge", task)
-            self._prove(made)
-            return self._place_folder(made)
+            return self._place_folder(made, self._prove(made))
         self._enter("fetching")
         kept = str(converters.ensure(self._stopping))
         if request.target == targets.LORA:
@@ -137,8 +136,7 @@ class Export:
             self._convert(kept, made, as_lora=True)
             # llama.cpp attaches it to a base in its own format.
             self._convert(kept, whole := work / "base.gguf", bare=True)
-            self._prove(whole, lora=made)
-            return self._place_file(made)
+            return self._place_file(made, self._prove(whole, lora=made))
         self._convert(kept, whole := work / "whole.gguf")
         made = whole
         if request.target not in targets.WHOLE:
@@ -156,8 +154,7 @@ class Export:
                 ),
             )
             whole.unlink()
-        self._prove(made)
-        return self._place_file(made)
+        return self._place_file(made, self._prove(made))
 
     def _convert(self, kept: str, out: Path, *, as_lora: bool = False, bare: bool = False) -> None:
         request = self._request
@@ -206,7 +203,7 @@ class Export:
             return _own_template(self._request.adapter)
         return ""
 
-    def _prove(self, made: Path, lora: Path | None = None) -> None:
+    def _prove(self, made: Path, lora: Path | None = None) -> Proved:
         """Let only pass what says what its source says.
 
         Raises:
@@ -239,15 +236,15 @@ class Export:
                 most=f"{limit.divergence:g}",
             )
         self._tell(found)
-        self._proved = found
+        return found
 
     # Into its place
 
-    def _place_folder(self, made: Path) -> int:
+    def _place_folder(self, made: Path, proved: Proved) -> int:
         target = self._request.result
         if self._trained is not None:
             provenance.write(made, provenance.public(self._trained))
-        text = card.of_export(self._request, self._trained, self._proved, _old_card(self._request))
+        text = card.of_export(self._request, self._trained, proved, _old_card(self._request))
         (made / "README.md").write_text(text, "utf8")
         target.parent.mkdir(parents=True, exist_ok=True)
         size = sum(size_of(file) for file in files_below(made))
@@ -256,7 +253,7 @@ class Export:
         made.rename(target)
         return size
 
-    def _place_file(self, made: Path) -> int:
+    def _place_file(self, made: Path, proved: Proved) -> int:
         """The file last: without it nothing in the folder is a model."""
         request, target = self._request, self._request.result
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -264,7 +261,7 @@ class Export:
             raise PublishingError("export_exists", name=request.name)
         readme = target.parent / "README.md"
         if not readme.exists():
-            text = card.of_export(request, self._trained, self._proved, _old_card(request))
+            text = card.of_export(request, self._trained, proved, _old_card(request))
             detached.write_whole(readme, text.encode())
         if request.target != targets.LORA:
             text = modelfile.write(
