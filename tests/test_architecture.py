@@ -21,8 +21,8 @@ FLOORS = [
     {"publishing"},
     {"training"},
     {"consult"},
-    {"comparison"},
     {"evaluation"},
+    {"comparison"},
     {"ui"},
     {"app", "commands", "cli", "__main__"},
 ]

@@ -500,19 +500,6 @@ def test_of_two_votes_on_one_comparison_the_last_counts_and_nonsense_does_not() 
     assert (pair.wins, pair.losses) == (0, 1)
 
 
-@pytest.mark.parametrize(
-    ("one", "other", "p"),
-    [
-        (0, 0, 1.0), (1, 0, 1.0), (5, 0, 0.0625), (6, 0, 0.03125), (9, 1, 0.021484375), (4, 4, 1.0),
-        (60, 40, 0.05688793364098088),
-    ],
-)  # fmt: skip
-def test_the_sign_test(one: int, other: int, p: float) -> None:
-    """Against R's binom.test(one, one + other)."""
-    assert votes.sign_test(one, other) == pytest.approx(p, rel=1e-12)
-    assert votes.sign_test(other, one) == votes.sign_test(one, other)
-
-
 # The command
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import combinations
-from math import comb
 from typing import Any
 
 from drkun_tui.comparison.records import Line, Record
+from drkun_tui.evaluation.statistics import sign_test
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +42,6 @@ class Pair:
             "equal": self.equal,
             "p": self.p,
         }
-
-
-def sign_test(one: int, other: int) -> float:
-    """The two-sided exact p value of so many votes for the one and for the other, where chance would give
-    each as often; ties are left out before (Dixon and Mood 1946, doi:10.1080/01621459.1946.10501898). 1 where
-    there are no votes."""
-    votes, fewer = one + other, min(one, other)
-    tail = sum(comb(votes, count) for count in range(fewer + 1))
-    return min(1.0, 2 * tail / (1 << votes))
 
 
 def tally(lines: Iterable[Line]) -> list[Pair]:
