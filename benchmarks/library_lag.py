@@ -17,7 +17,7 @@ from benchmarks.terminal import Terminal
 from tests.hub_server import HubServer, serving
 
 DOWNLOADS = 3
-BYTES = 1_000_000_000
+BYTES = 2_000_000_000
 """Of each download."""
 
 PATIENCE_S = 120.0

@@ -98,3 +98,9 @@ def cache() -> Path:
 def aliases_file() -> Path:
     """The names that the user gave to models, by their paths. JSON."""
     return home() / "aliases.json"
+
+
+def shown(path: Path) -> str:
+    """The path as people write it: ``~`` for their own folder."""
+    own = Path.home()
+    return f"~{os.sep}{path.relative_to(own)}" if path.is_relative_to(own) else str(path)

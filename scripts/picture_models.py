@@ -177,7 +177,8 @@ def main() -> None:
                 file.truncate(size)
             files: dict[str, bytes | Path] = {"README.md": CARD.encode(), f"{stem}-{quant}.gguf": weights}
             hub.add(repo, files, tags=["gguf", "zh", "text-generation"], downloads=downloads)
-        os.environ |= {"DRKUN_HOME": str(folder / "Dr.Kun"), **hub.environment(folder)}
+        own = {"HOME": str(folder), "DRKUN_HOME": str(folder / "drkun")}
+        os.environ |= own | hub.environment(folder)
         pictures = asyncio.run(take())
     for name, svg in pictures.items():
         (PICTURES / name).write_text(svg, encoding="utf8")

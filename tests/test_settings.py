@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from pathlib import Path
 
@@ -185,3 +186,9 @@ def test_the_bundled_model_is_there() -> None:
     assert paths.starter().is_file()
     assert paths.starter().parent in paths.model_folders()
     assert paths.model_folders()[0] == paths.model_store()
+
+
+def test_paths_are_shown_as_people_write_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    assert paths.shown(tmp_path / "models" / "a.gguf") == f"~{os.sep}models{os.sep}a.gguf"
+    assert paths.shown(tmp_path.parent) == str(tmp_path.parent)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from textual import events
 
+from drkun_tui import paths
 from drkun_tui.i18n import t
 from drkun_tui.library.overview import Entry
 from drkun_tui.ui import model_rows
@@ -56,7 +57,7 @@ def _lines(entry: Entry, width: int) -> list[Line]:
         lines += [BLANK, *_table(needs, width)]
     if entry.speed is not None:
         lines += [BLANK, *_table([(t("models.speed"), _speed(entry))], width)]
-    return [*lines, BLANK, *wrap([Span(clean(str(model.path)), "dim")], width)]
+    return [*lines, BLANK, *wrap([Span(clean(paths.shown(model.path)), "dim")], width)]
 
 
 def _table(facts: Facts, width: int) -> list[Line]:
