@@ -246,8 +246,7 @@ async def test_a_blind_comparison_hides_the_names_until_the_vote() -> None:
         assert len(kept()) == 2
         assert t("keys.vote") not in it.hints()
         await it.press("ctrl+s")
-        assert isinstance(it.app.screen, Reader)
-        assert "1.000" in it.seen()
+        await it.until(lambda: isinstance(it.app.screen, Reader) and "1.000" in it.seen())
 
 
 async def test_equally_good_is_a_vote() -> None:
@@ -311,7 +310,7 @@ async def test_contestants_are_chosen_and_remembered() -> None:
         assert flat(t("compare.choose_two")) in it.notice()
         assert screen.query_one(Prompt).text == DIZZY
         await it.press("ctrl+l")
-        assert isinstance(it.app.screen, ChooseContestants)
+        await it.until(lambda: isinstance(it.app.screen, ChooseContestants))
         assert flat("starter + other") in it.seen("#possible")
         await it.press("enter")
         assert isinstance(it.app.screen, ChooseContestants)

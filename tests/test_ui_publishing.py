@@ -74,10 +74,9 @@ async def test_an_adapter_becomes_a_gguf_that_is_asked(adapter: Path) -> None:
         assert t("keys.export_model") not in it.hints()
         await it.press("enter")
         await it.until(lambda: isinstance(it.app.screen, ConsultScreen))
-        await it.until(lambda: it.app.session.plan is not None)
+        made = "drkun/taught-GGUF/taught-Q8_0"
+        await it.until(lambda: it.app.session.plan is not None and it.app.session.plan.model.name == made)
         await it.loaded()
-        assert it.app.session.plan is not None
-        assert it.app.session.plan.model.name == "drkun/taught-GGUF/taught-Q8_0"
         turn = await it.ask(DIZZY)
         assert turn.answer or turn.reasoning
     assert settings_on_disk().model == "drkun/taught-GGUF/taught-Q8_0"

@@ -159,9 +159,9 @@ def run(module: str, task: msgspec.Struct, tell: Tell, stopping: Callable[[], bo
 def _talk(process: subprocess.Popen[bytes], task: msgspec.Struct, lines: queue.Queue[bytes]) -> None:
     """Tell a stage its task, and hear what it says; b"" when it has ended."""
     if process.stdin is not None and process.stdout is not None:
+        # Past the buffer, which would be written once more, to a stage that has died, when it is closed.
         with contextlib.suppress(BrokenPipeError):
-            process.stdin.write(msgspec.json.encode(task) + b"\n")
-            process.stdin.flush()
+            os.write(process.stdin.fileno(), msgspec.json.encode(task) + b"\n")
         for line in process.stdout:
             lines.put(line)
     process.wait()
