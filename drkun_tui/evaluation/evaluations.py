@@ -189,22 +189,14 @@ def _read(folder: Path) -> Evaluation | None:
     except (OSError, msgspec.MsgspecError):
         return None
     state = detached.state(folder)
-    phase: Phase = "stopped"
-    error = None
-    if state is not None:
-        phase = state.phase  # type: ignore[assignment]
-        if phase not in ENDED and not state.alive:
-            phase, error = "failed", evaluation_error("died", log=str(folder / detached.LOG))
-        elif state.error:
-            values = dict(state.error)
-            error = error_of(str(values.pop("kind", "")), values)
+    phase, why = detached.standing(folder, state, ENDED)
     return Evaluation(
         id=folder.name,
         order=order,
-        phase=phase,
+        phase=phase,  # type: ignore[arg-type]
         prepared=read_kept(folder / PREPARED, Prepared),
         result=read_kept(folder / RESULT, Result),
-        error=error,
+        error=error_of(str(why.pop("kind", "")), why) if why else None,
         updated=state.updated if state else 0.0,
     )
 

@@ -23,7 +23,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -181,6 +181,25 @@ def state(folder: Path) -> State | None:
         return msgspec.json.decode((folder / _STATE).read_bytes(), type=State)
     except (OSError, msgspec.DecodeError):
         return None
+
+
+def standing(
+    folder: Path, now: State | None, ended: Collection[str]
+) -> tuple[str, dict[str, str | int] | None]:
+    """The phase of a job as people see it, and why it failed: its error's values with their ``kind``.
+
+    One that was never started is ``stopped``; one whose process died without a word has ``failed``, of kind
+    ``died``.
+
+    Args:
+        now: what it does, or did last.
+        ended: the phases in which no process is at work.
+    """
+    if now is None:
+        return "stopped", None
+    if now.phase not in ended and not now.alive:
+        return "failed", {"kind": "died", "log": str(folder / LOG)}
+    return now.phase, dict(now.error) or None
 
 
 _started: list[subprocess.Popen[bytes]] = []

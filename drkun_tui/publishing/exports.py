@@ -152,21 +152,15 @@ def _read(folder: Path) -> Export | None:
     state = detached.state(folder)
     events, offset = detached.last_events(folder, decode)
     newest: dict[type, Event] = {type(event): event for event in events}
-    phase: Phase = state.phase if state else "stopped"  # type: ignore[assignment]
-    error = None
-    if state is not None and phase not in ENDED and not state.alive:
-        phase, error = "failed", error_of("died", {"log": str(folder / detached.LOG)})
-    elif state is not None and state.error:
-        values = dict(state.error)
-        error = error_of(str(values.pop("kind", "")), values)
+    phase, why = detached.standing(folder, state, ENDED)
     return Export(
         id=folder.name,
         request=request,
-        phase=phase,
+        phase=phase,  # type: ignore[arg-type]
         progress=newest.get(Progress),  # type: ignore[arg-type]
         proved=newest.get(Proved),  # type: ignore[arg-type]
         finished=newest.get(Finished),  # type: ignore[arg-type]
-        error=error,
+        error=error_of(str(why.pop("kind", "")), why) if why else None,
         updated=state.updated if state else 0.0,
         offset=offset,
     )

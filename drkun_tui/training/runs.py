@@ -255,21 +255,13 @@ def _read(folder: Path) -> Run | None:
         # Told once, at the beginning, which the newest events do not reach back to.
         begun = History.of(itertools.islice(detached.events(folder, decode), BEGINNING))
         history.prepared, history.planned = begun.prepared, begun.planned
-    phase: Phase = "stopped"
-    error = None
-    if state is not None:
-        phase = state.phase  # type: ignore[assignment]
-        if phase not in ENDED and not state.alive:
-            phase, error = "failed", error_of("died", {"log": str(folder / detached.LOG)})
-        elif state.error:
-            values = dict(state.error)
-            error = error_of(str(values.pop("kind", "")), values)
+    phase, why = detached.standing(folder, state, ENDED)
     return Run(
         id=folder.name,
         recipe=recipe,
-        phase=phase,
+        phase=phase,  # type: ignore[arg-type]
         history=history,
-        error=error,
+        error=error_of(str(why.pop("kind", "")), why) if why else None,
         updated=state.updated if state else 0.0,
         offset=offset,
     )
