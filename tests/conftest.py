@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import queue
@@ -115,6 +116,15 @@ def wait_until(true: Callable[[], bool]) -> None:
             return
         time.sleep(0.005)
     raise TimeoutError
+
+
+def sizes_in(folder: Path) -> set[int]:
+    """Bytes of the files in a folder, some of which another process may rename meanwhile."""
+    sizes = set()
+    for path in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            sizes.add(path.stat().st_size)
+    return sizes
 
 
 def has_ended(pid: int) -> bool:

@@ -35,7 +35,7 @@ from drkun_tui.library.hub.protocol import (
     Request,
     Retrying,
 )
-from tests.conftest import PATIENCE_S, has_ended, wait_until
+from tests.conftest import PATIENCE_S, has_ended, sizes_in, wait_until
 from tests.hub_server import COMMIT, HubServer, serving
 
 # Nothing waits long, but a server that is merely slow on a busy machine is never taken for a dead one.
@@ -216,7 +216,7 @@ async def held_in_the_middle(
     partial = download.folder / ".drkun-partial"
 
     def arrived() -> bool:
-        return hub.held.is_set() and at in {path.stat().st_size for path in partial.iterdir()}
+        return hub.held.is_set() and at in sizes_in(partial)
 
     await asyncio.to_thread(wait_until, arrived)
     return download
@@ -437,7 +437,7 @@ async def test_wrong_bytes_are_deleted_and_fetched_once_more(
     hub.fault(WEIGHTS, what="corrupt", times=-1)
     await run(all_of_them, request(home))
     assert hub.ranges(WEIGHTS) == ["", ""]
-    assert {path.stat().st_size for path in (model(home) / ".drkun-partial").iterdir()} <= {0}
+    assert sizes_in(model(home) / ".drkun-partial") <= {0}
 
 
 @pytest.mark.parametrize("told", [{"sha256": "0" * 64}, {"size": 2_999_999}, {"size": 3_000_001}])
@@ -531,7 +531,6 @@ async def test_a_hub_that_says_nothing_stalls_and_can_be_stopped(
     await asyncio.to_thread(hub.held.wait, PATIENCE_S)
     await all_of_them.pause(download.id)
     stopped = await all_of_them.get(download.id)
-    assert stopped is not None
     assert stopped.phase == "paused"
 
 
@@ -790,7 +789,6 @@ async def test_progress_is_told_at_most_five_times_a_second(
     folder = home / "downloads" / download.id
     await asyncio.to_thread(wait_until, lambda: (folder / "events.jsonl").stat().st_size > 0)
     shown = await all_of_them.get(download.id)
-    assert shown is not None
     assert shown.files == {WEIGHTS: 1_000_000}
 
 

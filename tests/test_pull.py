@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from drkun_tui.ui.progress import duration
-from tests.conftest import PATIENCE_S, wait_until
+from tests.conftest import PATIENCE_S, sizes_in, wait_until
 from tests.hub_server import HubServer, serving
 
 REPO = "Qwen/Qwen3-4B-GGUF"
@@ -113,7 +113,7 @@ def test_ctrl_c_pauses_and_the_same_command_goes_on(home: Path, hub: HubServer) 
         command("pull", REPO), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     partial = home / "models" / REPO / ".drkun-partial"
-    wait_until(lambda: hub.held.is_set() and 800_000 in {path.stat().st_size for path in partial.iterdir()})
+    wait_until(lambda: hub.held.is_set() and 800_000 in sizes_in(partial))
     pulling.send_signal(signal.SIGINT)
     out, errors = pulling.communicate(timeout=PATIENCE_S)
     assert pulling.returncode == 130
