@@ -12,7 +12,7 @@ Each is a job of its own (`drkun_tui.evaluation.job`) with a folder below ``eval
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -34,6 +34,7 @@ from drkun_tui.evaluation.protocol import (
     decode,
 )
 from drkun_tui.jobs import detached
+from drkun_tui.jobs.roster import Kind, Roster
 
 KeptT = TypeVar("KeptT")
 
@@ -70,7 +71,7 @@ class Evaluation:
         return self.phase not in ENDED
 
 
-class Evaluations:
+class Evaluations(Roster[Evaluation, Event]):
     """All evaluations of one data folder.
 
     Args:
@@ -78,26 +79,7 @@ class Evaluations:
     """
 
     def __init__(self, root: Path | None = None) -> None:
-        self.root = root or paths.home() / "evaluations"
-
-    async def all(self) -> list[Evaluation]:
-        """All there are, the newest first."""
-        return await asyncio.to_thread(self._all)
-
-    def _all(self) -> list[Evaluation]:
-        found = (_read(folder) for folder in detached.folders(self.root))
-        return [each for each in found if each is not None]
-
-    async def get(self, id: str) -> Evaluation:
-        """One as it stands now; the beginning or the last six characters of its id are enough.
-
-        Raises:
-            DrkunError: ``no_evaluation``.
-        """
-        for each in await self.all():
-            if detached.is_called(each.id, id):
-                return each
-        raise evaluation_error("no_evaluation", id=id)
+        super().__init__(root or paths.home() / "evaluations", _KIND)
 
     async def start(self, order: Order) -> Evaluation:
         """Begin one.
@@ -105,16 +87,8 @@ class Evaluations:
         Raises:
             DrkunError: ``unwritable`` or ``job_start_failed``.
         """
-        folder = await asyncio.to_thread(self._make, order)
+        folder = await asyncio.to_thread(self._new, {ORDER: msgspec.json.encode(order)})
         return await self.resume(folder.name)
-
-    def _make(self, order: Order) -> Path:
-        try:
-            folder = detached.new_folder(self.root)
-            detached.write_whole(folder / ORDER, msgspec.json.encode(order))
-        except OSError as error:
-            raise self._unwritable(error) from error
-        return folder
 
     async def resume(self, id: str) -> Evaluation:
         """Go on with one that does not run; what was answered is not asked again. One that is through does
@@ -134,11 +108,7 @@ class Evaluations:
         Raises:
             DrkunError: ``no_evaluation`` or ``unwritable``.
         """
-        found = await self.get(id)
-        try:
-            await asyncio.to_thread(detached.request_stop, self.root / found.id)
-        except OSError as error:
-            raise self._unwritable(error) from error
+        await self._request_stop((await self.get(id)).id)
 
     async def stop(self, id: str) -> None:
         """Ask one to end early; returns when it has.
@@ -146,11 +116,7 @@ class Evaluations:
         Raises:
             DrkunError: ``no_evaluation`` or ``unwritable``.
         """
-        found = await self.get(id)
-        try:
-            await detached.stop(self.root / found.id, STOP_S)
-        except OSError as error:
-            raise self._unwritable(error) from error
+        await self._stop((await self.get(id)).id, STOP_S)
 
     async def remove(self, id: str) -> None:
         """Forget one that has ended, its answers and its result.
@@ -163,23 +129,9 @@ class Evaluations:
             raise evaluation_error("still_running", id=found.id)
         await asyncio.to_thread(detached.remove, self.root / found.id)
 
-    async def follow(self, id: str, offset: int = 0) -> AsyncIterator[tuple[Event, int]]:
-        """Events from `offset` on as they come, each with the offset behind it; ends with the evaluation. One
-        whose process died without a word ends with `Failed` of kind ``died``."""
-        last: Event | None = None
-        async for event, behind in detached.follow(self.root / id, decode, offset):
-            last, offset = event, behind
-            yield event, behind
-        found = await self.get(id)
-        if found.error is not None and found.error.kind == "died" and not isinstance(last, Failed):
-            yield Failed(kind="died", values={"log": str(self.root / id / detached.LOG)}), offset
-
     def answers(self, id: str) -> Iterator[Answered]:
         """Everything that was answered so far, one after the other from the disk."""
         return (event for event in detached.events(self.root / id, decode) if isinstance(event, Answered))
-
-    def _unwritable(self, error: OSError) -> DrkunError:
-        return evaluation_error("unwritable", folder=str(self.root), reason=error.strerror or str(error))
 
 
 def _read(folder: Path) -> Evaluation | None:
@@ -199,6 +151,16 @@ def _read(folder: Path) -> Evaluation | None:
         error=error_of(str(why.pop("kind", "")), why) if why else None,
         updated=state.updated if state else 0.0,
     )
+
+
+_KIND: Kind[Evaluation, Event] = Kind(
+    read=_read,
+    decode=decode,
+    failed=Failed,
+    died=lambda values: Failed(kind="died", values=values),
+    error_of=error_of,
+    missing="no_evaluation",
+)
 
 
 def read_kept(path: Path, kind: type[KeptT]) -> KeptT | None:

@@ -45,6 +45,9 @@ HAND_OVER_S = 2.0
 NICENESS = 5
 """Of a job's process, where the system has priorities."""
 
+PATIENCE_S = 10.0
+"""What a job gets to end early by itself before it is killed."""
+
 RUNS_ALREADY = 75
 """Exit code of a process whose job is run by another one."""
 
@@ -351,7 +354,7 @@ def request_stop(folder: Path) -> None:
     (folder / _STOP).touch()
 
 
-async def stop(folder: Path, patience_s: float = 10.0) -> None:
+async def stop(folder: Path, patience_s: float = PATIENCE_S) -> None:
     """Ask a job to end early and wait until it has; kill it when it does not within `patience_s`.
 
     Raises:

@@ -7,13 +7,13 @@ folder, as `drkun_tui.jobs.detached` has it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from drkun_tui import paths
 from drkun_tui.errors import DrkunError
 from drkun_tui.jobs import detached
+from drkun_tui.jobs.roster import Kind, Roster
 from drkun_tui.publishing.faults import error_of
 from drkun_tui.publishing.protocol import (
     ENDED,
@@ -66,7 +66,7 @@ class Export:
         return self.phase not in ENDED
 
 
-class Exports:
+class Exports(Roster[Export, Event]):
     """All exports of one data folder.
 
     Args:
@@ -74,26 +74,7 @@ class Exports:
     """
 
     def __init__(self, root: Path | None = None) -> None:
-        self.root = root or paths.home() / "exports"
-
-    async def all(self) -> list[Export]:
-        """Running, and lately ended ones, the newest first."""
-        return await asyncio.to_thread(self._all)
-
-    def _all(self) -> list[Export]:
-        found = (_read(folder) for folder in detached.folders(self.root))
-        return [export for export in found if export is not None]
-
-    async def get(self, id: str) -> Export:
-        """One export as it stands now.
-
-        Raises:
-            DrkunError: ``no_job``.
-        """
-        export = await asyncio.to_thread(_read, self.root / id)
-        if export is None:
-            raise error_of("no_job", {"id": id})
-        return export
+        super().__init__(root or paths.home() / "exports", _KIND)
 
     async def start(self, request: Request) -> Export:
         """Begin an export.
@@ -104,20 +85,14 @@ class Exports:
         Raises:
             DrkunError: ``unwritable`` or ``job_start_failed``.
         """
-        id = await asyncio.to_thread(self._new, request)
-        await detached.start(JOB, self.root / id)
-        return await self.get(id)
+        folder = await asyncio.to_thread(self._prepared, request)
+        await detached.start(JOB, folder)
+        return await self.get(folder.name)
 
-    def _new(self, request: Request) -> str:
+    def _prepared(self, request: Request) -> Path:
         for old in [export for export in self._all() if not export.running][KEPT:]:
             detached.remove(self.root / old.id)
-        try:
-            folder = detached.new_folder(self.root)
-            detached.write_whole(folder / REQUEST, encode(request))
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise error_of("unwritable", {"folder": str(self.root), "reason": reason}) from error
-        return folder.name
+        return self._new({REQUEST: encode(request)})
 
     async def stop(self, id: str) -> None:
         """End an export; nothing is left of it. Returns when it has ended.
@@ -125,22 +100,7 @@ class Exports:
         Raises:
             DrkunError: ``unwritable``.
         """
-        try:
-            await detached.stop(self.root / id)
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise error_of("unwritable", {"folder": str(self.root), "reason": reason}) from error
-
-    async def follow(self, id: str, offset: int = 0) -> AsyncIterator[tuple[Event, int]]:
-        """Events from `offset` on as they come, each with the offset behind it; ends with the export. One
-        whose process died without a word ends with `Failed` of kind ``died``."""
-        last: Event | None = None
-        async for event, behind in detached.follow(self.root / id, decode, offset):
-            last, offset = event, behind
-            yield event, behind
-        export = await self.get(id)
-        if export.error is not None and export.error.kind == "died" and not isinstance(last, Failed):
-            yield Failed(kind="died", values={"log": str(self.root / id / detached.LOG)}), offset
+        await self._stop(id)
 
 
 def _read(folder: Path) -> Export | None:
@@ -164,3 +124,13 @@ def _read(folder: Path) -> Export | None:
         updated=state.updated if state else 0.0,
         offset=offset,
     )
+
+
+_KIND: Kind[Export, Event] = Kind(
+    read=_read,
+    decode=decode,
+    failed=Failed,
+    died=lambda values: Failed(kind="died", values=values),
+    error_of=error_of,
+    missing="no_job",
+)

@@ -7,13 +7,13 @@ data folder, as `drkun_tui.jobs.detached` has it, and the card in it as it was r
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from drkun_tui import paths
 from drkun_tui.errors import DrkunError
 from drkun_tui.jobs import detached
+from drkun_tui.jobs.roster import Kind, Roster
 from drkun_tui.library.hub.base import HubError
 from drkun_tui.library.hub.names import check_repo
 from drkun_tui.publishing.faults import PublishingError, error_of
@@ -57,7 +57,7 @@ class Upload:
         return self.phase not in ENDED
 
 
-class Uploads:
+class Uploads(Roster[Upload, Event]):
     """All uploads of one data folder.
 
     Args:
@@ -65,26 +65,7 @@ class Uploads:
     """
 
     def __init__(self, root: Path | None = None) -> None:
-        self.root = root or paths.home() / "uploads"
-
-    async def all(self) -> list[Upload]:
-        """Running, and ended ones, the newest first."""
-        return await asyncio.to_thread(self._all)
-
-    def _all(self) -> list[Upload]:
-        found = (_read(folder) for folder in detached.folders(self.root))
-        return [upload for upload in found if upload is not None]
-
-    async def get(self, id: str) -> Upload:
-        """One upload as it stands now.
-
-        Raises:
-            DrkunError: ``no_job``.
-        """
-        upload = await asyncio.to_thread(_read, self.root / id)
-        if upload is None:
-            raise error_of("no_job", {"id": id})
-        return upload
+        super().__init__(root or paths.home() / "uploads", _KIND)
 
     async def start(self, request: Request, card: str) -> Upload:
         """Begin an upload, or go on with the one of the same repository and files that did not come to its
@@ -93,9 +74,9 @@ class Uploads:
         Raises:
             DrkunError: the name, the card or a file cannot be published as it is, or ``job_start_failed``.
         """
-        id = await asyncio.to_thread(self._prepared, request, card)
-        await detached.start(JOB, self.root / id)
-        return await self.get(id)
+        folder = await asyncio.to_thread(self._prepared, request, card)
+        await detached.start(JOB, folder)
+        return await self.get(folder.name)
 
     def check(self, request: Request, card: str) -> None:
         """Look for what speaks against an upload, before anybody is asked whether to begin it.
@@ -112,20 +93,16 @@ class Uploads:
         except PublishingError as error:
             raise error_of(error.kind, error.values) from error
 
-    def _prepared(self, request: Request, card: str) -> str:
+    def _prepared(self, request: Request, card: str) -> Path:
         self.check(request, card)
         uploads = self._all()
         for done in [upload for upload in uploads if upload.phase == "done"][KEPT:]:
             detached.remove(self.root / done.id)
-        begun = [u.id for u in uploads if u.request == request and u.phase != "done"]
-        try:
-            folder = self.root / begun[0] if begun else detached.new_folder(self.root)
-            detached.write_whole(folder / REQUEST, encode(request))
-            detached.write_whole(folder / CARD, card.encode())
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise error_of("unwritable", {"folder": str(self.root), "reason": reason}) from error
-        return folder.name
+        files = {REQUEST: encode(request), CARD: card.encode()}
+        for begun in uploads:
+            if begun.request == request and begun.phase != "done":
+                return self._write(self.root / begun.id, files)
+        return self._new(files)
 
     async def stop(self, id: str) -> None:
         """Stop an upload; the hub keeps what it has. Returns when it has stopped.
@@ -133,22 +110,7 @@ class Uploads:
         Raises:
             DrkunError: ``unwritable``.
         """
-        try:
-            await detached.stop(self.root / id)
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise error_of("unwritable", {"folder": str(self.root), "reason": reason}) from error
-
-    async def follow(self, id: str, offset: int = 0) -> AsyncIterator[tuple[Event, int]]:
-        """Events from `offset` on as they come, each with the offset behind it; ends with the upload. One
-        whose process died without a word ends with `Failed` of kind ``died``."""
-        last: Event | None = None
-        async for event, behind in detached.follow(self.root / id, decode, offset):
-            last, offset = event, behind
-            yield event, behind
-        upload = await self.get(id)
-        if upload.error is not None and upload.error.kind == "died" and not isinstance(last, Failed):
-            yield Failed(kind="died", values={"log": str(self.root / id / detached.LOG)}), offset
+        await self._stop(id)
 
 
 def _read(folder: Path) -> Upload | None:
@@ -170,3 +132,13 @@ def _read(folder: Path) -> Upload | None:
         error=error_of(str(why.pop("kind", "")), why) if why else None,
         offset=offset,
     )
+
+
+_KIND: Kind[Upload, Event] = Kind(
+    read=_read,
+    decode=decode,
+    failed=Failed,
+    died=lambda values: Failed(kind="died", values=values),
+    error_of=error_of,
+    missing="no_job",
+)

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import re
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from drkun_tui import paths
 from drkun_tui.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_NO_MODEL, DrkunError
 from drkun_tui.i18n import has, t
 from drkun_tui.jobs import detached
+from drkun_tui.jobs.roster import Kind, Roster
 from drkun_tui.library.printable import printable
 from drkun_tui.training import recipe as recipes
 from drkun_tui.training.history import History
@@ -75,7 +75,7 @@ class Run:
         return self.recipe.adapter.name
 
 
-class Runs:
+class Runs(Roster[Run, Event]):
     """All runs of one data folder.
 
     Args:
@@ -83,26 +83,7 @@ class Runs:
     """
 
     def __init__(self, root: Path | None = None) -> None:
-        self.root = root or paths.home() / "runs"
-
-    async def all(self) -> list[Run]:
-        """All there are, the newest first."""
-        return await asyncio.to_thread(self._all)
-
-    def _all(self) -> list[Run]:
-        found = (_read(folder) for folder in detached.folders(self.root))
-        return [run for run in found if run is not None]
-
-    async def get(self, id: str) -> Run:
-        """One run as it stands now; the beginning of its id is enough where it is the only one.
-
-        Raises:
-            DrkunError: ``no_run``.
-        """
-        run = find(await self.all(), id)
-        if run is None:
-            raise error_of("no_run", {"id": id})
-        return run
+        super().__init__(root or paths.home() / "runs", _KIND)
 
     async def history(self, id: str) -> tuple[History, int]:
         """Everything that a run has told, and the offset behind it for `follow`."""
@@ -113,10 +94,6 @@ class Runs:
         # Where it ends is asked first: what the run tells meanwhile is left to whoever follows it.
         offset = detached.last_events(folder, decode)[1]
         return History.of(detached.events(folder, decode, offset)), offset
-
-    def log(self, id: str) -> Path:
-        """What the process of a run wrote, newest process only."""
-        return self.root / id / detached.LOG
 
     async def start(self, recipe: Recipe) -> Run:
         """Begin a run.
@@ -136,13 +113,7 @@ class Runs:
         Raises:
             DrkunError: ``unwritable``.
         """
-        try:
-            folder = detached.new_folder(self.root)
-            detached.write_whole(folder / RECIPE, recipes.dump(recipe).encode())
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise error_of("unwritable", {"folder": str(self.root), "reason": reason}) from error
-        return folder
+        return self._new({RECIPE: recipes.dump(recipe).encode()})
 
     async def resume(self, id: str) -> Run:
         """Go on with a run that does not run, from its newest checkpoint or from the beginning; one that
@@ -161,12 +132,7 @@ class Runs:
         Raises:
             DrkunError: ``no_run`` or ``unwritable``.
         """
-        run = await self.get(id)
-        try:
-            await asyncio.to_thread(detached.request_stop, self.root / run.id)
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise error_of("unwritable", {"folder": str(self.root), "reason": reason}) from error
+        await self._request_stop((await self.get(id)).id)
 
     async def stop(self, id: str) -> None:
         """Ask a run to write a checkpoint and end; returns when it has.
@@ -174,12 +140,7 @@ class Runs:
         Raises:
             DrkunError: ``no_run`` or ``unwritable``.
         """
-        run = await self.get(id)
-        try:
-            await detached.stop(self.root / run.id, STOP_S)
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise error_of("unwritable", {"folder": str(self.root), "reason": reason}) from error
+        await self._stop((await self.get(id)).id, STOP_S)
 
     async def cancel(self, id: str) -> None:
         """End a run at once; what came behind its newest checkpoint is lost.
@@ -187,12 +148,7 @@ class Runs:
         Raises:
             DrkunError: ``no_run`` or ``unwritable``.
         """
-        run = await self.get(id)
-        try:
-            await detached.stop(self.root / run.id, patience_s=0)
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise error_of("unwritable", {"folder": str(self.root), "reason": reason}) from error
+        await self._stop((await self.get(id)).id, patience_s=0)
 
     async def remove(self, id: str) -> None:
         """Forget a run that has ended, its checkpoints and its curve; the adapter that it made stays.
@@ -204,17 +160,6 @@ class Runs:
         if run.running:
             raise error_of("runs_still", {"id": run.id})
         await asyncio.to_thread(detached.remove, self.root / run.id)
-
-    async def follow(self, id: str, offset: int = 0) -> AsyncIterator[tuple[Event, int]]:
-        """Events from `offset` on as they come, each with the offset behind it; ends with the run. One
-        whose process died without a word ends with `Failed` of kind ``died``."""
-        last: Event | None = None
-        async for event, behind in detached.follow(self.root / id, decode, offset):
-            last, offset = event, behind
-            yield event, behind
-        run = await self.get(id)
-        if run.error is not None and run.error.kind == "died" and not isinstance(last, Failed):
-            yield Failed(kind="died", values={"log": str(self.log(id))}), offset
 
 
 def find(runs: list[Run], id: str) -> Run | None:
@@ -265,3 +210,13 @@ def _read(folder: Path) -> Run | None:
         updated=state.updated if state else 0.0,
         offset=offset,
     )
+
+
+_KIND: Kind[Run, Event] = Kind(
+    read=_read,
+    decode=decode,
+    failed=Failed,
+    died=lambda values: Failed(kind="died", values=values),
+    error_of=error_of,
+    missing="no_run",
+)

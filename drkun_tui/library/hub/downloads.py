@@ -9,7 +9,6 @@ answer, so no client library is ever in the process that draws.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from drkun_tui import paths
 from drkun_tui.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_NO_MODEL, DrkunError
 from drkun_tui.i18n import has, t
 from drkun_tui.jobs import Job, detached, ended_by
+from drkun_tui.jobs.roster import Kind, Roster
 from drkun_tui.library.fit import size_text
 from drkun_tui.library.hub.base import HubError
 from drkun_tui.library.hub.folder import ModelFolder, unwritable
@@ -116,7 +116,7 @@ class Download:
         return Path(self.request.store).joinpath(*self.request.repo.split("/"))
 
 
-class Downloads:
+class Downloads(Roster[Download, Event]):
     """All downloads of one data folder.
 
     Args:
@@ -124,19 +124,7 @@ class Downloads:
     """
 
     def __init__(self, root: Path | None = None) -> None:
-        self._root = root or paths.home() / "downloads"
-
-    async def all(self) -> list[Download]:
-        """Running, paused, failed and lately finished ones, the newest first."""
-        return await asyncio.to_thread(self._all)
-
-    def _all(self) -> list[Download]:
-        found = (_read(folder) for folder in detached.folders(self._root))
-        return [download for download in found if download is not None]
-
-    async def get(self, id: str) -> Download | None:
-        """One download as it stands now."""
-        return await asyncio.to_thread(_read, self._root / id)
+        super().__init__(root or paths.home() / "downloads", _KIND)
 
     async def start(self, request: Request) -> Download:
         """Begin a download. One of the same files that is there already goes on instead.
@@ -151,9 +139,9 @@ class Downloads:
         same = await self.matching(request)
         if same is not None and same.phase == "done":
             # It will be verified again; two lines for one model would tell nothing more.
-            await asyncio.to_thread(detached.remove, self._root / same.id)
+            await asyncio.to_thread(detached.remove, self.root / same.id)
             same = None
-        id = same.id if same else await asyncio.to_thread(self._new, request)
+        id = same.id if same else (await asyncio.to_thread(self._prepared, request)).name
         return await self.resume(id)
 
     async def matching(self, request: Request) -> Download | None:
@@ -164,17 +152,11 @@ class Downloads:
                 return download
         return None
 
-    def _new(self, request: Request) -> str:
+    def _prepared(self, request: Request) -> Path:
         finished = [download for download in self._all() if download.phase == "done"]
         for old in finished[KEPT:]:
-            detached.remove(self._root / old.id)
-        try:
-            folder = detached.new_folder(self._root)
-            detached.write_whole(folder / REQUEST, encode(request))
-        except OSError as error:
-            told = unwritable(self._root, error)
-            raise error_of(told.kind, told.values) from error
-        return folder.name
+            detached.remove(self.root / old.id)
+        return self._new({REQUEST: encode(request)})
 
     async def resume(self, id: str) -> Download:
         """Go on with a download that does not run; one that does just goes on. To see everything that it
@@ -184,12 +166,10 @@ class Downloads:
             DrkunError: ``job_start_failed``, or ``no_download``, there is none of this id.
         """
         before = await self.get(id)
-        if before is None:
-            raise error_of("no_download", {"id": id})
-        await detached.start(JOB, self._root / id)
-        after = await self.get(id)
+        await detached.start(JOB, self.root / before.id)
+        after = await self.get(before.id)
         # What was told while it began is told by `follow`.
-        return replace(after or before, offset=before.offset)
+        return replace(after, offset=before.offset)
 
     async def pause(self, id: str) -> None:
         """Stop a download, and keep what it has; returns when it has stopped.
@@ -197,11 +177,7 @@ class Downloads:
         Raises:
             DrkunError: ``unwritable``.
         """
-        try:
-            await detached.stop(self._root / id)
-        except OSError as error:
-            told = unwritable(self._root, error)
-            raise error_of(told.kind, told.values) from error
+        await self._stop(id)
 
     async def cancel(self, id: str) -> None:
         """Stop a download, forget it, and remove what it has brought of a model that is not whole.
@@ -214,7 +190,7 @@ class Downloads:
         await asyncio.to_thread(self._discard, id)
 
     def _discard(self, id: str) -> None:
-        folder = self._root / id
+        folder = self.root / id
         download = _read(folder)
         if download is None:
             return
@@ -233,17 +209,9 @@ class Downloads:
                 raise error_of(told.kind, told.values) from error
         detached.remove(folder)
 
-    async def follow(self, id: str, offset: int = 0) -> AsyncIterator[tuple[Event, int]]:
-        """Events from `offset` on as they come, each with the offset behind it; ends with the download.
-        One whose process died without a word ends with `Failed` of kind ``died``."""
-        last: Event | None = None
-        async for event, behind in detached.follow(self._root / id, decode_event, offset):
-            last, offset = event, behind
-            yield event, behind
-        if not isinstance(last, Paused | Done | Failed):
-            download = await self.get(id)
-            if download is not None and download.error is not None and download.error.kind == "died":
-                yield Failed("died", {"log": str(self._root / id / detached.LOG)}), offset
+    def _unwritable(self, error: OSError) -> DrkunError:
+        told = unwritable(self.root, error)
+        return error_of(told.kind, told.values)
 
 
 # Questions
@@ -324,12 +292,10 @@ def _read(folder: Path) -> Download | None:
     # Asked in this order, so that the news of what ends meanwhile is not missed.
     state = detached.state(folder)
     events, offset = detached.last_events(folder, decode_event)
-    told: dict[str, object] = {"phase": state.phase if state else "paused", "files": {}}
-    if state is not None and state.phase not in ENDED and not state.alive:
-        told |= {"phase": "failed", "error": error_of("died", {"log": str(folder / detached.LOG)})}
-    elif state is not None and state.error:
-        values = dict(state.error)
-        told["error"] = error_of(str(values.pop("kind", "")), values)
+    phase, why = detached.standing(folder, state, ENDED)
+    told: dict[str, object] = {"phase": phase if state else "paused", "files": {}}
+    if why:
+        told["error"] = error_of(str(why.pop("kind", "")), why)
     for event in events:
         told |= _told_by(event)
     if told["phase"] in ENDED:
@@ -357,3 +323,13 @@ def _told_by(event: Event) -> dict[str, object]:
     if isinstance(event, Done):
         return {"done": event.total, "total": event.total}
     return {}
+
+
+_KIND: Kind[Download, Event] = Kind(
+    read=_read,
+    decode=decode_event,
+    failed=Failed,
+    died=lambda values: Failed("died", values),
+    error_of=error_of,
+    missing="no_download",
+)
