@@ -298,6 +298,7 @@ def _read(folder: Path) -> Download | None:
         told["error"] = error_of(str(why.pop("kind", "")), why)
     for event in events:
         told |= _told_by(event)
+    told["waiting"] = _waiting(events)
     if told["phase"] in ENDED:
         told |= {"speed": 0.0, "eta_s": None, "files": {}, "waiting": ""}
     return Download(
@@ -315,14 +316,28 @@ def _told_by(event: Event) -> dict[str, object]:
         return {"done": event.have, "total": event.total}
     if isinstance(event, Progress):
         fields = ("done", "total", "speed", "eta_s", "files")
-        return {name: getattr(event, name) for name in fields} | {"waiting": ""}
-    if isinstance(event, Retrying):
-        return {"waiting": error_of(event.kind, event.values).message}
+        return {name: getattr(event, name) for name in fields}
     if isinstance(event, Paused):
         return {"done": event.done, "total": event.total}
     if isinstance(event, Done):
         return {"done": event.total, "total": event.total}
     return {}
+
+
+def _waiting(events: list[Event]) -> str:
+    """Why a file is being tried again, as long as none of its bytes has come since; "" when none is."""
+    why: dict[str, str] = {}
+    have: dict[str, int] = {}
+    for event in events:
+        if isinstance(event, Retrying):
+            why[event.path] = error_of(event.kind, event.values).message
+        elif isinstance(event, FileDone):
+            why.pop(event.path, None)
+        elif isinstance(event, Progress):
+            for path in [path for path in why if event.files.get(path, 0) > have.get(path, 0)]:
+                del why[path]
+            have = event.files
+    return next(reversed(why.values()), "")
 
 
 _KIND: Kind[Download, Event] = Kind(
