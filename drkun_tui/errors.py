@@ -26,6 +26,10 @@ class DrkunError(Exception):
         self.hint = hint
         self.exit_code = exit_code
 
+    def __reduce__(self) -> tuple[type[DrkunError], tuple[str, str, str, int]]:
+        # An exception is otherwise pickled with its message alone.
+        return type(self), (self.kind, self.message, self.hint, self.exit_code)
+
     def as_dict(self) -> dict[str, str]:
         """The ``error`` object of the command-line contract."""
         return {"kind": self.kind, "message": self.message, "hint": self.hint}

@@ -22,8 +22,9 @@ from drkun_tui.i18n import t
 from drkun_tui.library import adapters, aliases, inspection, inventory, manage, speed
 from drkun_tui.library.hub.downloads import Download
 from drkun_tui.library.model import Kind, Model
-from drkun_tui.library.overview import Entry, overview
+from drkun_tui.library.overview import Entry
 from drkun_tui.library.plan import folders
+from drkun_tui.library.scanner import Scanner
 from drkun_tui.library.speed import Known
 from drkun_tui.settings import Settings
 from drkun_tui.ui import model_rows
@@ -72,6 +73,7 @@ class ModelsScreen(Screen[None]):
         self._entries: list[Entry] = []
         self._machine = hardware.read()
         self._known: Known | None = None
+        self._scanner = Scanner()
 
     def compose(self) -> ComposeResult:
         """Table, downloads, how models are loaded; details."""
@@ -99,6 +101,10 @@ class ModelsScreen(Screen[None]):
         self.action_scan()
         self._measure()
 
+    async def on_unmount(self) -> None:
+        """Nobody looks any more."""
+        await self._scanner.close()
+
     @work(group="measure", exclusive=True)
     async def _measure(self) -> None:
         """Find out how fast this machine is, once, while nobody is being answered."""
@@ -125,7 +131,11 @@ class ModelsScreen(Screen[None]):
     async def action_scan(self) -> None:
         """Look through the model folders again."""
         where = folders(self.app.settings)
-        found = await asyncio.to_thread(overview, where, self._machine, await self._speeds())
+        try:
+            found = await self._scanner.look(where, self._machine, await self._speeds())
+        except DrkunError as error:
+            self.query_one(Notice).fail(error)
+            return
         rows = await asyncio.to_thread(model_rows.rows, found.entries)
         if not self.query(RowList):  # left meanwhile
             return
