@@ -39,7 +39,9 @@ class Planned(msgspec.Struct, frozen=True, tag="planned", kw_only=True):
 
     backend: Backend
     device: str
-    """In words, e.g. the GPU's name."""
+    """In words, e.g. the GPU's name, and how many there are of it."""
+    sharded: bool = False
+    """Does each of them hold a part of the base only?"""
     total_steps: int
     rows_per_step: float
     """Examples in one optimizer step, on average."""

@@ -32,6 +32,7 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from drkun_tui.engine.thinking import opened_by, split, start_state
+from drkun_tui.training.adapter import trained_weights
 from drkun_tui.training.checkpoints import aside_of, written
 from drkun_tui.training.faults import TrainingError
 from drkun_tui.training.history import History
@@ -190,6 +191,10 @@ class RunTrainer(SFTTrainer):
                 self._aside = None
         self.saved(step)
         self.teller.phase("training")
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        # Left to itself, PEFT would gather a sharded base in every process, to leave it out again.
+        super()._save(output_dir, trained_weights(self.model) if state_dict is None else state_dict)
 
     seen = 0
     """Tokens that this process has trained on, padding not counted."""
