@@ -125,13 +125,12 @@ def test_two_processes_share_the_base_out_and_learn_as_one(whole: tuple[str, His
         torch.testing.assert_close(weight, weights[1][name], rtol=0.05, atol=2e-3)
 
 
-def test_each_process_reads_its_part_of_the_base_only(base: Path, tmp_path: Path) -> None:
-    script = tmp_path / "load.py"
-    script.write_text(LOADS, "utf8")
+def test_each_process_reads_its_part_of_the_base_only(base: Path) -> None:
     shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     started = [
         subprocess.Popen(
-            [sys.executable, str(script), str(base)],
+            [sys.executable, "-c", LOADS, str(base)],
+            cwd=Path(__file__).parents[1],
             env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.PIPE,
         )
