@@ -30,7 +30,9 @@ held_out_most = 3
 rank = 4
 [training]
 max_steps = 6
+packing = true
 batch_size = 2
+gradient_accumulation = 1
 context_length = 256
 warmup_steps = 0
 save_every = 2

@@ -71,8 +71,10 @@ class Step(msgspec.Struct, frozen=True, tag="step", kw_only=True):
     """Seen since the very first step, prompts included, padding not."""
     tok_s: float = 0.0
     """Tokens a second since this process began to train."""
+    aside: float = 0.0
+    """Seconds that looks at the held-out loss and sample answers have taken, for each second of training."""
     eta_s: float = 0.0
-    """Seconds to the last step, counted from what this process has done."""
+    """Seconds to the last step, by what this process has taken for everything since it began to train."""
     memory_bytes: int = 0
     """Most that was reserved on the GPU; 0 on a CPU."""
 
