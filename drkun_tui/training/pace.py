@@ -27,9 +27,9 @@ PROBE_S = 60.0
 BYTES_PER_TOKEN = 4
 """Of a file of dialogues, for who has not had them counted: 3.5 in a CSV in GB18030, 4.2 in JSONL."""
 
-SHARES = {"gpu": 0.15, "padded": 0.65, "packed": 0.45}
+SHARES = {"gpu": 0.15, "padded": 0.7, "packed": 0.45}
 """Of the rate of bare matrix products, what training reaches. On a GPU 3,400 tokens a second of a model of 4
-billion parameters in nf4 on an H200; on a CPU 450 padded and 320 packed ones of the bundled model for each
+billion parameters in nf4 on an H200; on a CPU 510 padded and 320 packed ones of the bundled model for each
 second of a core: there is no kernel for packs, so attention is computed over all of them and masked."""
 
 _SECTION = "training_rates"

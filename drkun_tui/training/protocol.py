@@ -74,7 +74,7 @@ class Step(msgspec.Struct, frozen=True, tag="step", kw_only=True):
     aside: float = 0.0
     """Seconds that looks at the held-out loss and sample answers have taken, for each second of training."""
     eta_s: float = 0.0
-    """Seconds to the last step, by what this process has taken for everything since it began to train."""
+    """Seconds to the last step, by what this process has taken so far, looks and samples included."""
     memory_bytes: int = 0
     """Most that was reserved on the GPU; 0 on a CPU."""
 

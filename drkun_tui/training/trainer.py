@@ -299,7 +299,7 @@ class _Telling(TrainerCallback):
         self._teller = teller
         self._history = history
         self._began, self._first_step, self._earlier_tokens = 0.0, 0, 0
-        self._aside_s = 0.0
+        self._aside_s, self._first_look_s = 0.0, 0.0
 
     def _tell(self, event: Event) -> None:
         self._history.add(event)
@@ -318,7 +318,7 @@ class _Telling(TrainerCallback):
         self._began = time.monotonic()
         if state.global_step == 0:
             self._look(0)
-            self._aside_s = time.monotonic() - self._began
+            self._aside_s = self._first_look_s = time.monotonic() - self._began
 
     def on_log(
         self,
@@ -340,6 +340,7 @@ class _Telling(TrainerCallback):
         seen = self._trainer.everywhere(self._trainer.seen)
         made = state.global_step - self._first_step
         took = time.monotonic() - self._began - self._aside_s
+        again = self._aside_s - self._first_look_s
         self._tell(
             Step(
                 step=state.global_step,
@@ -350,7 +351,7 @@ class _Telling(TrainerCallback):
                 tokens=self._earlier_tokens + seen,
                 tok_s=seen / max(took, 1e-9),
                 aside=self._aside_s / max(took, 1e-9),
-                eta_s=(took + self._aside_s) / max(made, 1) * (state.max_steps - state.global_step),
+                eta_s=(took + again) / max(made, 1) * (state.max_steps - state.global_step),
                 memory_bytes=torch.cuda.max_memory_reserved() if torch.cuda.is_available() else 0,
             )
         )
