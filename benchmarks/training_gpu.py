@@ -22,7 +22,7 @@ from msgspec.structs import replace
 from benchmarks.gpu import GIB, where
 from drkun_tui.library import inventory
 from drkun_tui.library.fit import Shape
-from drkun_tui.training import preflight
+from drkun_tui.training import memory
 from drkun_tui.training.protocol import Planned, Step, decode
 from drkun_tui.training.recipe import Adapter, Base, Data, Recipe, dump, presets
 from drkun_tui.training.runs import Runs
@@ -106,7 +106,7 @@ def estimates(base: Path, data: Path) -> dict[str, int]:
     """What the program says beforehand that each side will take of the GPU, in bytes."""
     shape = inventory.at(base).shape or Shape(weight_bytes=0)
     return {
-        name: preflight.memory(recipe(base, data, "x", *side), shape, on_gpu=True)
+        name: memory.needed(recipe(base, data, "x", *side), shape, on_gpu=True)
         for name, side in SIDES.items()
     }
 

@@ -177,14 +177,16 @@ class _Handler(Uploads, BaseHTTPRequestHandler):
         path, query = unquote(address.path), parse_qs(address.query)
         routes = (
             (r"/portal/.*", self._portal),
-            (r"/cdn/([^/]+/[^/]+)/(.+)", self._from_cdn),
+            (r"/cdn/((?:datasets/)?[^/]+/[^/]+)/(.+)", self._from_cdn),
             (r"/api/models", self._hf_search),
             (r"/api/models/([^/]+/[^/]+)/tree/([^/]+)", self._hf_tree),
             (r"/api/models/([^/]+/[^/]+?)(?:/revision/(.+))?", self._hf_info),
+            (r"/api/(datasets/[^/]+/[^/]+)/tree/([^/]+)(?:/(.+))?", self._hf_tree),
+            (r"/api/(datasets/[^/]+/[^/]+?)(?:/revision/(.+))?", self._hf_info),
             (r"/openapi/v1/models", self._ms_search),
             (r"/api/v1/models/([^/]+/[^/]+)/repo/files", self._ms_files),
             (r"/api/v1/models/([^/]+/[^/]+)/repo", self._ms_file),
-            (r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", self._hf_file),
+            (r"/((?:datasets/)?[^/]+/[^/]+)/resolve/([^/]+)/(.+)", self._hf_file),
         )
         for pattern, answer in routes:
             if match := re.fullmatch(pattern, path):
@@ -238,12 +240,17 @@ class _Handler(Uploads, BaseHTTPRequestHandler):
             ]
             self._json({"id": repo, "sha": COMMIT, "siblings": siblings, "gated": model.gated})
 
-    def _hf_tree(self, repo: str, revision: str) -> None:
+    def _hf_tree(self, repo: str, revision: str, folder: str | None = None) -> None:
         model = self.hub.repositories[repo]
+        begin = f"{folder}/" if folder else ""
+        files = {path: content for path, content in model.files.items() if path.startswith(begin)}
+        if not files:
+            self._status(404, {"X-Error-Code": "EntryNotFound"})
+            return
         self._json(
             [
                 {"type": "file", "path": path, "oid": "0" * 40, **self._told(model, content)}
-                for path, content in model.files.items()
+                for path, content in files.items()
             ]
         )
 

@@ -43,12 +43,30 @@ def test_how_many_tokens_a_run_sees() -> None:
     assert pace.tokens_seen(epochs, COUNTED) == 12_000 * 0.9 * 2
     # Nobody has counted them: about as many as the file is long.
     assert 20_000 < pace.tokens_seen(epochs, None) / 2 / 0.9 < 60_000
-    packed = made(epochs=0.0, max_steps=10, batch_size=4, gradient_accumulation=2, context_length=512)
+    sizes = {"batch_size": 4, "gradient_accumulation": 2, "context_length": 512}
+    packed = made(epochs=0.0, max_steps=10, packing=True, **sizes)
     assert pace.tokens_seen(packed, None) == 10 * 8 * 512
     padded = msgspec.structs.replace(packed, training=msgspec.structs.replace(packed.training, packing=False))
     assert pace.tokens_seen(padded, COUNTED) == 10 * 8 * 120
     assert pace.tokens_seen(padded, None) == 0
     assert pace.expected(padded, Shape(weight_bytes=1), None) is None
+
+
+def test_how_many_tokens_are_looked_at() -> None:
+    run = made(epochs=0.0, max_steps=10, packing=False, evaluate_every=4)
+    # Before the first step, behind the fourth, the eighth and the last, a tenth of the tokens each.
+    assert pace.looked_at(run, 0, COUNTED) == 4 * 1200
+    assert (
+        pace.looked_at(msgspec.structs.replace(run, training=made(evaluate_every=0).training), 0, COUNTED)
+        == 0
+    )
+    few = msgspec.structs.replace(run, data=msgspec.structs.replace(run.data, held_out_most=5))
+    assert pace.looked_at(few, 0, COUNTED) == 4 * 600
+    # Of 100 examples in batches of four.
+    epochs = made(
+        epochs=1.0, max_steps=0, packing=False, batch_size=4, gradient_accumulation=1, evaluate_every=10
+    )
+    assert pace.looked_at(epochs, 12_000, COUNTED) == 4 * 1200
 
 
 def test_the_operations_of_a_token(shape: Shape) -> None:
@@ -69,17 +87,22 @@ def test_the_first_time_is_estimated_and_the_second_measured(shape: Shape) -> No
     learned.put(paths.machine_file(), "training_rates", {key: {"flops_s": 1e9}})
     slow = pace.expected(wanted, shape, COUNTED)
     assert slow is not None
-    share = pace.SHARES["packed"]
-    assert slow.seconds == pytest.approx(12_000 * 0.9 * 3 * pace.flops(wanted, shape) / (1e9 * share))
+    share = pace.SHARES["packed" if wanted.training.packing else "padded"]
+    seen = 12_000 * 0.9 * 3
+    # A look computes half of what a step does.
+    tokens = seen + pace.looked_at(wanted, seen, COUNTED) / 2
+    assert slow.seconds == pytest.approx(tokens * pace.flops(wanted, shape) / (1e9 * share))
 
     folder: Path = Runs().make(wanted)
-    step = Step(step=1, loss=1.0, learning_rate=1e-3, epoch=0.1, tokens=500, tok_s=100.0)
+    step = Step(step=1, loss=1.0, learning_rate=1e-3, epoch=0.1, tokens=500, tok_s=100.0, aside=0.25)
     (folder / "events.jsonl").write_bytes(encode(step) + b"\n")
     assert detached.folders(Runs().root) == [folder]
     measured = pace.expected(wanted, shape, COUNTED)
     assert measured is not None and measured.measured
-    assert measured.seconds == 12_000 * 0.9 * 3 / 100
-    # Another base has not been trained on.
+    assert measured.seconds == 12_000 * 0.9 * 3 / 100 * 1.25
+    # Two devices, or another base has not been trained on.
+    two = pace.expected(made(devices=2), shape, COUNTED)
+    assert two is not None and not two.measured
     other = msgspec.structs.replace(wanted, base=recipe.Base(model="another"))
     again = pace.expected(other, shape, COUNTED)
     assert again is not None and not again.measured

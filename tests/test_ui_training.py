@@ -30,6 +30,7 @@ from tests import training_runs
 from tests.conftest import MakeChild
 from tests.data_files import answer, pairs, question, write_lines
 from tests.gguf_files import lora
+from tests.hub_server import HubServer, serving
 from tests.ui_helpers import Chat, chat, flat, settings_on_disk
 
 ENDLESS = {"total": 40, "wait_at": 25}
@@ -457,3 +458,54 @@ async def test_data_that_are_none_and_a_child_that_dies(tmp_path: Path) -> None:
         for child in data_children():
             os.kill(child, signal.SIGKILL)
         await it.until(lambda: flat(t("data.check_died", reason="SIGKILL")) in it.seen("#data-result"))
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    pytest.importorskip("datasets")
+    with serving() as server:
+        for name, value in server.environment(tmp_path).items():
+            monkeypatch.setenv(name, value)
+        yield server
+
+
+async def test_a_hub_data_set_is_fetched_once_somebody_says_so(tmp_path: Path, hub: HubServer) -> None:
+    path = write_lines(tmp_path / "rows.jsonl", [*pairs(40), *pairs(5)])
+    hub.add("datasets/someone/talks", {"train.jsonl": path.read_bytes()})
+    async with chat(loaded=False) as it:
+        await at_form(it)
+        await fill(it, "data", "someone/talks")
+        assert flat(t("training_screen.data_hub_enter")) in it.seen("#told-data")
+        assert result(it)._request is None
+        await it.press("enter")
+        assert it.app.screen.focused is field(it, "name")
+        await it.until(lambda: result(it).tokens and result(it).tokens.examples == 40)  # type: ignore[union-attr]
+        assert flat(t("training_screen.data_hub")) in it.seen("#told-data")
+        shown = it.seen("#data-result")
+        assert flat(t("data.count", name=t("data.reason_duplicate"), count=5)) in shown
+        await it.press("ctrl+t")
+        await it.until(lambda: isinstance(it.app.screen, Pages) and "<|im_start|>" in it.seen("#text"))
+        await it.press("escape")
+        # What was said of one name is not said of the next.
+        await fill(it, "data", "someone/talks2")
+        assert result(it)._request is None
+        await it.until(lambda: not data_children())
+
+
+async def test_a_hub_that_cannot_be_reached_or_lacks_the_data_set(
+    hub: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.add("datasets/someone/talks", {"train.jsonl": b""})
+    async with chat(loaded=False) as it:
+        await at_form(it)
+        await fill(it, "data", "someone/nothing")
+        await it.press("enter")
+        await it.until(lambda: flat("someone/nothing") in it.seen("#data-result") and result(it)._error)
+        assert flat(t("data.hub_failed", name="someone/nothing", reason="").rstrip("。. ")) in it.seen(
+            "#data-result"
+        )
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+        await fill(it, "data", "someone/talks")
+        await it.press("enter")
+        told = t("data.hub_unreachable", name="someone/talks") + t("data.hub_unreachable_hint")
+        await it.until(lambda: flat(told) in it.seen("#data-result"))

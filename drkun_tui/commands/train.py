@@ -15,7 +15,8 @@ from drkun_tui.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_INTERRUPTED, DrkunE
 from drkun_tui.i18n import set_language, t
 from drkun_tui.training import pace
 from drkun_tui.training import recipe as recipes
-from drkun_tui.training.preflight import GIB, check
+from drkun_tui.training.memory import GIB
+from drkun_tui.training.preflight import check
 from drkun_tui.training.protocol import (
     Event,
     Failed,

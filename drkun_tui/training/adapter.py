@@ -12,6 +12,7 @@ from drkun_tui.library import provenance
 from drkun_tui.library.provenance import Prompt, Provenance
 from drkun_tui.training import recipe as recipes
 from drkun_tui.training.history import History
+from drkun_tui.training.protocol import Planned
 from drkun_tui.training.recipe import Recipe
 
 _PACKAGES = ("torch", "transformers", "peft", "trl", "unsloth", "bitsandbytes")
@@ -47,7 +48,7 @@ def write(
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     try:
-        model.save_pretrained(aside, safe_serialization=True)
+        model.save_pretrained(aside, safe_serialization=True, state_dict=trained_weights(model))
         tokenizer.save_pretrained(aside)
         config = json.loads((aside / "adapter_config.json").read_text("utf8"))
         config["base_model_name_or_path"] = base_name
@@ -70,6 +71,12 @@ def write(
         shutil.rmtree(aside, ignore_errors=True)
 
 
+def trained_weights(model: Any) -> dict[str, Any]:
+    """The adapter's tensors by name. Every process holds them whole, also beside a sharded base, which is not
+    touched."""
+    return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+
+
 def is_of(target: Path, recipe: Recipe) -> bool:
     """Was the adapter in this folder made by this very recipe?"""
     try:
@@ -87,6 +94,10 @@ def _versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+def _trained_through(planned: Planned) -> str:
+    return f"{planned.backend}, on {planned.device}{', the base sharded' if planned.sharded else ''}"
 
 
 def card(recipe: Recipe, base_name: str, history: History, demonstration: bool) -> str:
@@ -114,7 +125,7 @@ def card(recipe: Recipe, base_name: str, history: History, demonstration: bool) 
         rows.append(("tokens", f"{told.tokens}, of which {told.trained_tokens} in responses"))
     if planned:
         rows.append(("examples in a step", f"{planned.rows_per_step:.1f}"))
-        rows.append(("trained through", f"{planned.backend}, on {planned.device}"))
+        rows.append(("trained through", _trained_through(planned)))
     if history.steps:
         rows.append(
             ("loss, first to last step", f"{history.steps[0].loss:.3f} to {history.steps[-1].loss:.3f}")

@@ -12,6 +12,7 @@ import filelock
 from drkun_tui.library import provenance
 from drkun_tui.library.model import Kind, Model
 from drkun_tui.library.provenance import Provenance
+from drkun_tui.training import memory, ranks
 from drkun_tui.training.faults import TrainingError
 from drkun_tui.training.preflight import UNPACKED, adapter_folder
 from drkun_tui.training.protocol import Warned
@@ -83,15 +84,23 @@ def precision(recipe: Recipe) -> str:
     """``nf4``, ``bf16``, ``fp16`` or ``fp32``: the recipe's, or what suits this machine."""
     import torch
 
-    if recipe.base.precision != "auto":
-        if recipe.base.precision == "nf4" and not torch.cuda.is_available():
-            raise TrainingError("nf4_needs_gpu")
-        return recipe.base.precision
-    return "nf4" if torch.cuda.is_available() else "fp32"
+    on_gpu = torch.cuda.is_available()
+    if recipe.base.precision == "nf4" and not on_gpu:
+        raise TrainingError("nf4_needs_gpu")
+    kind = memory.precision(recipe, on_gpu=on_gpu)
+    if kind == "bf16" and recipe.base.precision == "auto" and not torch.cuda.is_bf16_supported():
+        return "fp16"
+    return kind
+
+
+def is_sharded(recipe: Recipe) -> bool:
+    """Do the processes of this run share the base out?"""
+    return recipe.training.sharding == "full" and ranks.world() > 1
 
 
 def load(folder: Path, recipe: Recipe) -> Any:
-    """The frozen base through Transformers, from this folder alone, safetensors only.
+    """The frozen base through Transformers, from this folder alone, safetensors only. Sharded, each process
+    reads its part of every weight and never holds the whole (FSDP2, `torch.distributed.fsdp.fully_shard`).
 
     Raises:
         TrainingError: ``not_trainable``.
@@ -105,7 +114,11 @@ def load(folder: Path, recipe: Recipe) -> Any:
     )
     named = {"nf4": half, "bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
     options: dict[str, Any] = {"dtype": named[kind]}
-    if torch.cuda.is_available():
+    if is_sharded(recipe):
+        from transformers.distributed.configuration_utils import DistributedConfig
+
+        options["distributed_config"] = DistributedConfig(fsdp_size=ranks.world())
+    elif torch.cuda.is_available():
         options["device_map"] = {"": int(os.environ.get("LOCAL_RANK", "0"))}
     if kind == "nf4":
         options["quantization_config"] = BitsAndBytesConfig(

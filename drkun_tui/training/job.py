@@ -69,6 +69,9 @@ def run(folder: Path, listener: Callable[[Event], None] | None = None) -> int:
         folder: the run's, with a ``recipe.toml``.
         listener: is told each event as it happens.
     """
+    # Threads that spin while they wait for each other take the cores from whoever answers beside a training,
+    # and from each other where there are more of them than cores. OpenMP reads it when PyTorch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     if ranks.rank():
         ranks.end_with_the_first()
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import math
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -12,7 +13,9 @@ import msgspec
 
 from drkun_tui import hardware, learned, paths
 from drkun_tui.library.fit import Shape
+from drkun_tui.training import ranks
 from drkun_tui.training.checking.protocol import Tokens
+from drkun_tui.training.protocol import Step
 from drkun_tui.training.recipe import Recipe
 from drkun_tui.training.runs import Runs
 
@@ -24,10 +27,10 @@ PROBE_S = 60.0
 BYTES_PER_TOKEN = 4
 """Of a file of dialogues, for who has not had them counted: 3.5 in a CSV in GB18030, 4.2 in JSONL."""
 
-SHARES = {"gpu": 0.15, "padded": 0.7, "packed": 0.16}
+SHARES = {"gpu": 0.15, "padded": 0.7, "packed": 0.45}
 """Of the rate of bare matrix products, what training reaches. On a GPU 3,400 tokens a second of a model of 4
-billion parameters in nf4 on an H200; on a CPU 1,300 padded and 280 packed ones of the bundled model on two
-cores: there is no kernel for packs, so attention is computed over all of them and masked."""
+billion parameters in nf4 on an H200; on a CPU 510 padded and 320 packed ones of the bundled model for each
+second of a core: there is no kernel for packs, so attention is computed over all of them and masked."""
 
 _SECTION = "training_rates"
 
@@ -56,25 +59,62 @@ def expected(recipe: Recipe, shape: Shape, tokens: Tokens | None = None) -> Dura
     count = tokens_seen(recipe, tokens)
     if not count:
         return None
-    if tok_s := _measured(recipe):
-        return Duration(count / tok_s, measured=True)
+    if (told := _measured(recipe)) is not None:
+        return Duration(count / told.tok_s * (1 + told.aside), measured=True)
     if not shape.parameters or not (rate := _rate()):
         return None
     on_gpu = hardware.read().nvidia is not None
     share = SHARES["gpu" if on_gpu else "packed" if recipe.training.packing else "padded"]
-    return Duration(count * flops(recipe, shape) / (rate * share), measured=False)
+    # Processes on a CPU share its cores.
+    cards = ranks.wanted(recipe) if on_gpu else 1
+    trained = count / cards + looked_at(recipe, count, tokens) * FORWARD / _passes(recipe)
+    return Duration(trained * flops(recipe, shape) / (rate * share), measured=False)
 
 
 def tokens_seen(recipe: Recipe, tokens: Tokens | None) -> float:
     """Tokens of a whole run, prompts included; 0 where that cannot be told."""
     training = recipe.training
-    in_step = training.batch_size * training.gradient_accumulation
+    in_step = _sequences(recipe)
     if training.epochs:
         whole = tokens.total if tokens else _bytes(recipe) / BYTES_PER_TOKEN
         return whole * (1 - recipe.data.held_out) * training.epochs
     if training.packing:
         return training.max_steps * in_step * training.context_length
     return training.max_steps * in_step * tokens.total / max(tokens.examples, 1) if tokens else 0
+
+
+def looked_at(recipe: Recipe, seen: float, tokens: Tokens | None) -> float:
+    """Tokens of all looks at the held-out loss, before the first step and behind the last one, too; every
+    process looks at all of them.
+
+    Args:
+        seen: tokens of the whole run, as by `tokens_seen`.
+    """
+    training, data = recipe.training, recipe.data
+    if not training.evaluate_every:
+        return 0
+    whole = tokens.total if tokens else _bytes(recipe) / BYTES_PER_TOKEN
+    share = min(data.held_out, data.held_out_most / max(tokens.examples, 1)) if tokens else data.held_out
+    length = training.context_length if training.packing else 0
+    if not length and tokens:
+        length = round(tokens.total / max(tokens.examples, 1))
+    steps = training.max_steps or (seen / (_sequences(recipe) * length) if length else 0)
+    return (1 + max(1, math.ceil(steps / training.evaluate_every))) * whole * share
+
+
+def _sequences(recipe: Recipe) -> int:
+    """In one optimizer step."""
+    training = recipe.training
+    return training.batch_size * training.gradient_accumulation * ranks.wanted(recipe)
+
+
+FORWARD = 2
+"""Operations for each weight that a token is multiplied with, forward alone."""
+
+
+def _passes(recipe: Recipe) -> int:
+    """The same, for a token that is trained on."""
+    return 6 if recipe.training.gradient_checkpointing else 4
 
 
 def flops(recipe: Recipe, shape: Shape) -> float:
@@ -84,17 +124,18 @@ def flops(recipe: Recipe, shape: Shape) -> float:
     others 2016, arXiv:1604.06174). Attention itself is little at these lengths."""
     head = shape.vocabulary * shape.embedding
     weights = shape.parameters - shape.embedding_parameters + head
-    return (6 if recipe.training.gradient_checkpointing else 4) * weights
+    return _passes(recipe) * weights
 
 
-def _measured(recipe: Recipe) -> float:
-    """Tokens a second of the newest run on the same base, packed as this one; 0 without one."""
+def _measured(recipe: Recipe) -> Step | None:
+    """The last step of the newest run on the same base and as many devices, packed as this one."""
     for run in Runs()._all():
         told = run.history.steps[-1] if run.history.steps else None
-        alike = run.recipe.base == recipe.base and run.recipe.training.packing == recipe.training.packing
+        one, other = run.recipe.training, recipe.training
+        alike = (run.recipe.base, one.packing, one.devices) == (recipe.base, other.packing, other.devices)
         if told is not None and told.tok_s and alike:
-            return told.tok_s
-    return 0.0
+            return told
+    return None
 
 
 def _bytes(recipe: Recipe) -> int:

@@ -13,10 +13,12 @@ from drkun_tui import hardware, paths
 from drkun_tui.errors import DrkunError
 from drkun_tui.i18n import t
 from drkun_tui.library import inventory
-from drkun_tui.library.fit import NF4_WEIGHT_BYTES, Shape
+from drkun_tui.library.fit import Shape
 from drkun_tui.library.model import Kind, Model
 from drkun_tui.library.plan import folders
 from drkun_tui.settings import Settings
+from drkun_tui.training import memory, ranks, sharding
+from drkun_tui.training.memory import GIB
 from drkun_tui.training.recipe import Recipe
 from drkun_tui.training.runs import adapter_name, error_of
 
@@ -24,21 +26,15 @@ PACKAGES = ("torch", "transformers", "peft", "trl", "datasets", "pyarrow")
 UNPACKED = "drkun/starter-bf16"
 """What the bundled model is called once its weights are unpacked to be trained on."""
 
-GIB = 1024**3
-_CHUNK = 256
-"""Tokens whose logits are held at once: TRL computes the loss without the whole of them."""
-_CPU_BYTES, _CUDA_BYTES = int(0.9 * GIB), int(0.8 * GIB)
-"""The process with PyTorch, Transformers and TRL in it; CUDA's context and the allocator's slack."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preflight:
     """A run that can begin.
 
     Attributes:
-        recipe: with the adapter's name filled in.
+        recipe: with the adapter's name filled in, and with the sharding decided.
         base: what is trained on.
-        memory_bytes: what training will take at most, by `memory`, on the GPU where there is one.
+        memory_bytes: what training will take at most, by `memory`, on each GPU where there are some.
         available_bytes: what is free there now.
         disk_bytes: what checkpoints and adapter will take.
         warnings: sentences that somebody should read before it begins.
@@ -62,21 +58,21 @@ def check(recipe: Recipe, settings: Settings) -> Preflight:
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     machine = hardware.read()
     on_gpu = machine.nvidia is not None
-    if on_gpu and recipe.base.precision in ("auto", "nf4") and not importlib.util.find_spec("bitsandbytes"):
-        missing.append("bitsandbytes")
     if base.kind is Kind.GGUF and not importlib.util.find_spec("gguf"):
         missing.append("gguf")
-    if missing:
-        raise error_of("packages_missing", {"packages": ", ".join(missing)})
+    _require(missing)
     _check_data(recipe)
+    shape = base.shape or Shape(weight_bytes=base.size_bytes)
+    recipe = sharding.decided(recipe, shape, machine, ranks.wanted(recipe))
+    if memory.precision(recipe, on_gpu=on_gpu) == "nf4" and on_gpu:
+        _require([name for name in ("bitsandbytes",) if importlib.util.find_spec(name) is None])
     name = recipe.adapter.name or _free_name(adapter_name(recipe, base.name))
     target = adapter_folder(name)
     if target.exists():
         raise error_of("adapter_exists", {"name": name})
     recipe = msgspec.structs.replace(recipe, adapter=msgspec.structs.replace(recipe.adapter, name=name))
-    shape = base.shape or Shape(weight_bytes=base.size_bytes)
     space = _room(recipe, base, machine)
-    disk = 4 * _adapter_parameters(recipe, shape) * (3 * recipe.training.keep_checkpoints + 1)
+    disk = 4 * memory.adapter_parameters(recipe, shape) * (3 * recipe.training.keep_checkpoints + 1)
     warnings = []
     if space.needed > space.free:
         size = {"need": f"{space.needed / GIB:.1f}", "free": f"{space.free / GIB:.1f}"}
@@ -97,7 +93,7 @@ def check(recipe: Recipe, settings: Settings) -> Preflight:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """Bytes that a run needs where it trains, on the GPU where there is one, and bytes free there."""
+    """Bytes that a run needs where it trains, on each GPU where there are some, and bytes free there."""
 
     needed: int
     free: int
@@ -117,17 +113,24 @@ def room(recipe: Recipe, settings: Settings) -> Room:
     """What a run of this recipe needs now.
 
     Raises:
-        DrkunError: ``no_base`` or ``not_trainable``.
+        DrkunError: ``no_base``, ``not_trainable``, or sharding that cannot be (`sharding.decided`).
     """
     return _room(recipe, find_base(recipe, settings), hardware.read())
 
 
 def _room(recipe: Recipe, base: Model, machine: hardware.Hardware) -> Room:
-    on_gpu = machine.nvidia is not None
-    free = machine.nvidia.free_bytes if machine.nvidia else machine.ram_available
-    return Room(
-        memory(recipe, base.shape or Shape(weight_bytes=base.size_bytes), on_gpu=on_gpu), free, on_gpu
-    )
+    on_gpu, processes = machine.nvidia is not None, ranks.wanted(recipe)
+    shape = base.shape or Shape(weight_bytes=base.size_bytes)
+    recipe = sharding.decided(recipe, shape, machine, processes)
+    needed = memory.needed(recipe, shape, on_gpu=on_gpu, processes=processes)
+    # Processes on the CPU share its memory.
+    shared = 1 if on_gpu else processes
+    return Room(needed * shared, sharding.free_bytes(machine, processes) * shared, on_gpu)
+
+
+def _require(missing: list[str]) -> None:
+    if missing:
+        raise error_of("packages_missing", {"packages": ", ".join(missing)})
 
 
 def find_base(recipe: Recipe, settings: Settings) -> Model:
@@ -177,51 +180,3 @@ def _check_data(recipe: Recipe) -> None:
         raise error_of("no_data", {})
     if data.path and data.path != "demo" and not Path(data.path).expanduser().exists():
         raise error_of("data_missing", {"path": data.path})
-
-
-def _adapter_parameters(recipe: Recipe, shape: Shape) -> int:
-    """Parameters of the LoRA: rank x (inputs + outputs) of each target, summed over the layers."""
-    hidden, wide, layers = shape.embedding, shape.feed_forward, max(shape.layers, 1)
-    queries = shape.heads // layers * shape.head_length
-    values = shape.cache_bytes // layers // 4
-    sides = {
-        "q_proj": (hidden, queries),
-        "k_proj": (hidden, values),
-        "v_proj": (hidden, values),
-        "o_proj": (queries, hidden),
-        "gate_proj": (hidden, wide),
-        "up_proj": (hidden, wide),
-        "down_proj": (wide, hidden),
-    }
-    per_layer = sum(sum(sides.get(name, (hidden, hidden))) for name in recipe.adapter.targets)
-    return recipe.adapter.rank * per_layer * layers
-
-
-def memory(recipe: Recipe, shape: Shape, *, on_gpu: bool) -> int:
-    """Bytes that training takes at most.
-
-    Frozen weights in their precision; adapter weights, gradients and Adam's two moments in 32 bits (one byte
-    each for the moments in 8-bit AdamW); for each token of a batch the input of every layer (with gradient
-    checkpointing, Chen and others 2016, arXiv:1604.06174) or everything that a layer keeps for the backward
-    pass (34 bytes for each of hidden's elements at 16 bits and no dropout, Korthikanti and others 2022,
-    arXiv:2205.05198, without the attention matrix, which no kernel keeps); logits of one chunk.
-    """
-    training = recipe.training
-    precision = recipe.base.precision
-    if precision == "auto":
-        precision = "nf4" if on_gpu else "fp32"
-    parameters = shape.parameters or shape.weight_bytes * (2 if shape.is_gguf else 1) // 2
-    if precision == "nf4":
-        rest = parameters - shape.embedding_parameters
-        weights = int(rest * NF4_WEIGHT_BYTES) + 2 * shape.embedding_parameters
-    else:
-        weights = parameters * (4 if precision == "fp32" else 2)
-    moments = 2 if "8bit" in training.optimizer and on_gpu else 8
-    adapter = _adapter_parameters(recipe, shape) * (8 + moments)
-    element = 2 if on_gpu else 4
-    tokens = training.batch_size * training.context_length
-    layer = tokens * 17 * element * max(shape.embedding, shape.feed_forward // 3)
-    kept = tokens * shape.embedding * element * shape.layers + layer
-    activations = kept if training.gradient_checkpointing else layer * shape.layers
-    logits = 3 * 4 * min(tokens, _CHUNK) * shape.vocabulary
-    return weights + adapter + activations + logits + (_CUDA_BYTES if on_gpu else _CPU_BYTES)

@@ -39,7 +39,9 @@ class Planned(msgspec.Struct, frozen=True, tag="planned", kw_only=True):
 
     backend: Backend
     device: str
-    """In words, e.g. the GPU's name."""
+    """In words, e.g. the GPU's name, and how many there are of it."""
+    sharded: bool = False
+    """Does each of them hold a part of the base only?"""
     total_steps: int
     rows_per_step: float
     """Examples in one optimizer step, on average."""
@@ -69,8 +71,10 @@ class Step(msgspec.Struct, frozen=True, tag="step", kw_only=True):
     """Seen since the very first step, prompts included, padding not."""
     tok_s: float = 0.0
     """Tokens a second since this process began to train."""
+    aside: float = 0.0
+    """Seconds that looks at the held-out loss and sample answers have taken, for each second of training."""
     eta_s: float = 0.0
-    """Seconds to the last step, counted from what this process has done."""
+    """Seconds to the last step, by what this process has taken so far, looks and samples included."""
     memory_bytes: int = 0
     """Most that was reserved on the GPU; 0 on a CPU."""
 

@@ -31,6 +31,7 @@ Scheduler = Literal["linear", "cosine", "constant", "constant_with_warmup"]
 Optimizer = Literal["adamw_8bit", "paged_adamw_8bit", "adamw"]
 Template = Literal["chat", "sikao"]
 Report = Literal["tensorboard", "wandb", "trackio"]
+Sharding = Literal["auto", "none", "full"]
 
 
 class Base(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -39,7 +40,8 @@ class Base(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     model: str = ""
     """A name in the library, or a path."""
     precision: Precision = "auto"
-    """Of the frozen weights; ``auto`` is nf4 on an NVIDIA GPU, and elsewhere 32 bits."""
+    """Of the frozen weights; ``auto`` is nf4 on an NVIDIA GPU, bf16 on several that share the base out, and
+    elsewhere 32 bits."""
 
 
 class Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -97,6 +99,9 @@ class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Batches in one optimizer step."""
     devices: NotNegative = 1
     """GPUs, each with its own batches of every optimizer step; 0 is all there are."""
+    sharding: Sharding = "auto"
+    """``full``: each GPU holds its part of the base (FSDP), ``none``: each holds all of it. ``auto`` is full
+    where one GPU cannot hold the base and all of them together can."""
     learning_rate: Annotated[float, msgspec.Meta(gt=0)] = 2e-4
     warmup_steps: NotNegative = 5
     scheduler: Scheduler = "linear"

@@ -39,7 +39,7 @@ BEGINNING = 20
 """Among so many events at the beginning is what is told once: the data, and how training goes."""
 
 _BAD_INPUT = {"no_run", "runs_still", "no_rows", "all_masked", "reasoning_lost", "adapter_exists", "no_data"}
-_BAD_INPUT |= {"data_missing"}
+_BAD_INPUT |= {"data_missing", "sharding_alone", "sharding_nf4", "sharding_unsloth", "sharding_outdated"}
 _NO_MODEL = {"no_base", "not_trainable", "packages_missing"}
 
 

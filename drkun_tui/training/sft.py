@@ -112,7 +112,7 @@ def _backend(recipe: Recipe) -> tuple[Backend, str]:
     """What trains, and why it is not unsloth where that was asked for."""
     import torch
 
-    if recipe.training.backend == "peft":
+    if recipe.training.backend == "peft" or recipe.training.sharding == "full":
         return "peft", ""
     why = ""
     if importlib.util.find_spec("unsloth") is None:
@@ -149,7 +149,7 @@ def _trained(
         trainer = build(
             model, tokenizer, renderer, data, recipe, sizes, folder, teller, history, backend=backend
         )
-        teller.event(_planned(trainer, sizes, data, backend))
+        teller.event(_planned(trainer, recipe, sizes, data, backend))
         step = checkpoint.step if checkpoint else 0
         history.add(Began(step=step))
         teller.event(Began(step=step))
@@ -232,15 +232,19 @@ def _load(place: Path, recipe: Recipe, backend: Backend) -> Any:
     )
 
 
-def _planned(trainer: Any, sizes: tuple[int, int], data: Examples, backend: Backend) -> Planned:
+def _planned(
+    trainer: Any, recipe: Recipe, sizes: tuple[int, int], data: Examples, backend: Backend
+) -> Planned:
     import torch
 
     sequences = len(trainer.train_dataset)
     in_step = sizes[0] * sizes[1] * ranks.world()
     parameters = [(p.numel(), p.requires_grad) for p in trainer.model.parameters()]
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     return Planned(
         backend=backend,
-        device=torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
+        device=device if ranks.world() == 1 else f"{ranks.world()} x {device}",
+        sharded=base_model.is_sharded(recipe),
         total_steps=trainer.steps_to_make(sequences, in_step),
         rows_per_step=in_step * len(data.train) / max(sequences, 1),
         batch_size=sizes[0],

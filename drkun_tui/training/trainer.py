@@ -32,6 +32,7 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from drkun_tui.engine.thinking import opened_by, split, start_state
+from drkun_tui.training.adapter import trained_weights
 from drkun_tui.training.checkpoints import aside_of, written
 from drkun_tui.training.faults import TrainingError
 from drkun_tui.training.history import History
@@ -191,6 +192,10 @@ class RunTrainer(SFTTrainer):
         self.saved(step)
         self.teller.phase("training")
 
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        # Left to itself, PEFT would gather a sharded base in every process, to leave it out again.
+        super()._save(output_dir, trained_weights(self.model) if state_dict is None else state_dict)
+
     seen = 0
     """Tokens that this process has trained on, padding not counted."""
 
@@ -294,6 +299,7 @@ class _Telling(TrainerCallback):
         self._teller = teller
         self._history = history
         self._began, self._first_step, self._earlier_tokens = 0.0, 0, 0
+        self._aside_s, self._first_look_s = 0.0, 0.0
 
     def _tell(self, event: Event) -> None:
         self._history.add(event)
@@ -306,12 +312,13 @@ class _Telling(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Look at the loss before anything is learned, and start the clock."""
+        """Start the clock, and look at the loss before anything is learned."""
         self._first_step = state.global_step
         self._earlier_tokens = self._history.steps[-1].tokens if self._history.steps else 0
+        self._began = time.monotonic()
         if state.global_step == 0:
             self._look(0)
-        self._began = time.monotonic()
+            self._aside_s = self._first_look_s = time.monotonic() - self._began
 
     def on_log(
         self,
@@ -331,7 +338,9 @@ class _Telling(TrainerCallback):
                 "diverged", step=state.global_step, learning_rate=rate, saved=self._history.saved
             )
         seen = self._trainer.everywhere(self._trainer.seen)
-        made, took = state.global_step - self._first_step, time.monotonic() - self._began
+        made = state.global_step - self._first_step
+        took = time.monotonic() - self._began - self._aside_s
+        again = self._aside_s - self._first_look_s
         self._tell(
             Step(
                 step=state.global_step,
@@ -341,7 +350,8 @@ class _Telling(TrainerCallback):
                 epoch=float(logs.get("epoch", 0.0)),
                 tokens=self._earlier_tokens + seen,
                 tok_s=seen / max(took, 1e-9),
-                eta_s=took / max(made, 1) * (state.max_steps - state.global_step),
+                aside=self._aside_s / max(took, 1e-9),
+                eta_s=(took + again) / max(made, 1) * (state.max_steps - state.global_step),
                 memory_bytes=torch.cuda.max_memory_reserved() if torch.cuda.is_available() else 0,
             )
         )
@@ -366,7 +376,7 @@ class _Telling(TrainerCallback):
             self._look(step)
         if training.sample_every and (last or _is_due(step, training.sample_every)):
             self._show(step)
-        self._began += time.monotonic() - began
+        self._aside_s += time.monotonic() - began
 
     def _look(self, step: int) -> None:
         if self._trainer.eval_dataset is not None and self._training.evaluate_every:

@@ -88,6 +88,7 @@ def head_lines(run: Run, history: History, width: int) -> list[Line]:
     parts = [_last_part(base), _last_part(data.hub or data.path), run.recipe.preset]
     if (planned := history.planned) is not None:
         parts += [planned.device, planned.backend]
+        parts += [t("training_screen.sharded")] if planned.sharded else []
         parts.append(t("training_screen.rows_per_step", rows=f"{planned.rows_per_step:.0f}"))
     if (prepared := history.prepared) is not None:
         parts.append(t("training_screen.rows", rows=f"{prepared.rows:,}"))

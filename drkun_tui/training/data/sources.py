@@ -84,7 +84,7 @@ class Hub:
         split: e.g. ``train``.
 
     Raises:
-        DrkunError: ``hub_failed`` or ``packages_missing``.
+        DrkunError: ``hub_failed``, ``hub_unreachable`` or ``packages_missing``.
     """
 
     def __init__(self, name: str, config: str, split: str) -> None:
@@ -95,6 +95,8 @@ class Hub:
         datasets.disable_progress_bars()
         try:
             self._set = datasets.load_dataset(name, config or None, split=split)
+        except ConnectionError as error:
+            raise data_error("hub_unreachable", name=name) from error
         except Exception as error:
             # The library, and whatever it reads with, has no common error.
             reason = (str(error) or type(error).__name__).strip().splitlines()[0]

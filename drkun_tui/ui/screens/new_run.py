@@ -100,6 +100,8 @@ class NewRunScreen(Screen[Recipe | None]):
         self._recipe = self._presets.get(first) or next(iter(self._presets.values()))
         self._preset = next(name for name, recipe in self._presets.items() if recipe is self._recipe)
         self._errors: dict[str, str] = {}
+        self._fetched = ""
+        """The hub's data set that somebody has said to fetch."""
 
     def compose(self) -> ComposeResult:
         """A line for each field: label, value, what is to be said of it."""
@@ -193,7 +195,7 @@ class NewRunScreen(Screen[Recipe | None]):
         if name == "preset":
             return one_line(recipes.note(self._recipe), 80)
         if name == "data":
-            return about_data(text)[0]
+            return t("training_screen.data_hub_enter") if self._may_fetch() else about_data(text)[0]
         if name == "name" and not text:
             return t("training_screen.note_name")
         if name == "rate" or not text:
@@ -210,24 +212,28 @@ class NewRunScreen(Screen[Recipe | None]):
     # Data
 
     def _look_at_data(self) -> None:
-        """Have the data checked that the form names. What would first be fetched from a hub is not."""
+        """Have the data checked that the form names; a hub's only once somebody has said to fetch them."""
         try:
             recipe = recipes.parse(tomli_w.dumps(self._values()))
         except DrkunError:
             # The fields say what is wrong.
             return
-        path = Path(recipe.data.path).expanduser()
-        wanted = None
-        if recipe.data.path and recipe.base.model and (recipe.data.path == DEMO or path.exists()):
+        data, wanted = recipe.data, None
+        there = data.path == DEMO or (data.path and Path(data.path).expanduser().exists())
+        if recipe.base.model and (there or (data.hub and data.hub == self._fetched)):
             training = recipe.training
             wanted = Check(
-                data=recipe.data,
+                data=data,
                 model=recipe.base.model,
                 context_length=training.context_length,
                 seed=training.seed,
                 language=language(),
             )
         self.query_one(DataResult).look(wanted)
+
+    def _may_fetch(self) -> bool:
+        name = self._input("data").value.strip()
+        return is_hub(name) and name != self._fetched
 
     @on(DataResult.News)
     def _news(self) -> None:
@@ -271,13 +277,16 @@ class NewRunScreen(Screen[Recipe | None]):
     # Keys
 
     def action_enter(self) -> None:
-        """Choose from a list where there is one, else go to the next line."""
+        """Choose from a list where there is one, else go to the next line; fetch a hub's data set."""
         name = (self.focused.id or "").removeprefix("field-") if self.focused else ""
         if name == "preset":
             self._choose_preset()
         elif name == "base":
             self._choose_base()
         else:
+            if name == "data" and self._may_fetch():
+                self._fetched = self._input("data").value.strip()
+                self._check()
             self.focus_next()
 
     @work(group="dialog", exclusive=True)

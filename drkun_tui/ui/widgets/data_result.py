@@ -55,7 +55,12 @@ class DataResult(LineView, can_focus=False):
         if request != self._request:
             self._request = request
             self._nothing_checked()
-            self._working = t("training_screen.checking") if request else ""
+            self._working = ""
+            if request is not None:
+                hub = request.data.hub
+                self._working = (
+                    t("training_screen.fetching", name=hub) if hub else t("training_screen.checking")
+                )
             self._follow(request)
             self._paint()
 
@@ -82,7 +87,9 @@ class DataResult(LineView, can_focus=False):
 
     def _take(self, event: Reading | Checked | Tokenizing | Measured | Failed) -> None:
         if isinstance(event, Reading):
-            done, total = (size(count) for count in (event.done, event.total))
+            in_rows = self._request is not None and self._request.data.hub
+            counts = (event.done, event.total)
+            done, total = (f"{count:,}" if in_rows else size(count) for count in counts)
             self._working = t("data.reading", done=done, total=total)
         elif isinstance(event, Checked):
             self.summary, self._working = event.summary, ""
