@@ -144,7 +144,7 @@ class _Workers:
 
     def __init__(self, source: int, out: int, pieces: Iterator[_Piece], wrote: Callable[[int], None]) -> None:
         self._source, self._out, self._pieces, self._wrote = source, out, pieces, wrote
-        self._lock = threading.Lock()
+        self._lock, self._writing = threading.Lock(), threading.Lock()
 
     @torch.inference_mode()
     def work(self) -> None:
@@ -157,7 +157,9 @@ class _Workers:
         while piece := self._next():
             try:
                 made = self._made(piece, room)
-                _write(self._out, made, piece.write_at)
+                # The system lets one write to a file at a time, and has the other burn a core meanwhile.
+                with self._writing:
+                    _write(self._out, made, piece.write_at)
             except BaseException:
                 with self._lock:
                     self._pieces = iter(())
