@@ -145,7 +145,7 @@ def _possible(model: Model, target: str) -> bool:
 
 
 def _matrix_row(path: str) -> str:
-    return t("publishing.imatrix_row", file=one_line(path, 60) or t("publishing.imatrix_none"))
+    return t("publishing.imatrix_row", file=one_line(Path(path).name, 60) or t("publishing.imatrix_none"))
 
 
 def _line(target: str) -> str:
