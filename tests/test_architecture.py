@@ -18,8 +18,8 @@ FLOORS = [
     {"hardware", "profiles", "learned", "llama_build"},
     {"engine"},
     {"library"},
-    {"publishing"},
     {"training"},
+    {"publishing"},
     {"consult"},
     {"evaluation"},
     {"comparison"},
@@ -61,7 +61,20 @@ ENGINE_ONLY |= {
 ENGINE_ONLY |= {
     f"drkun_tui.publishing.{name}"
     for name in (
-        *("convert", "imatrix", "job", "lora", "merge", "modelfile", "pre_tokenizer", "prove", "quantise"),
+        *(
+            "activations",
+            "calibrate",
+            "convert",
+            "imatrix",
+            "loading",
+            "job",
+            "lora",
+            "merge",
+            "modelfile",
+            "pre_tokenizer",
+            "prove",
+            "quantise",
+        ),
     )
 }
 

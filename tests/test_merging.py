@@ -95,6 +95,32 @@ def test_the_weights_are_those_of_peft(kind: str, base: Path, tmp_path: Path, ta
     assert changed >= 3 * len(models.PROJECTIONS)
 
 
+def test_the_weights_are_those_of_peft_in_blocks_of_few_rows(
+    base: Path, tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blocks that end within a weight, and do not divide it."""
+    adapter = models.lora(tmp_path / "adapter", base, targets=[*models.PROJECTIONS, "embed_tokens"])
+    monkeypatch.setattr(merge, "_PIECE", 7 * 64 * 2 + 1)
+    ours, theirs, before = merged(base, adapter, target), by_peft(base, adapter), weights(base)
+    assert max(weight.nbytes for weight in ours.values()) > 20 * 7 * 64 * 2
+    for name, weight in ours.items():
+        assert torch.allclose(weight.float(), theirs[name], rtol=2**-8, atol=1e-6), name
+        if "norm" in name:
+            assert torch.equal(weight, before[name])
+
+
+def test_a_shard_that_ends_early_is_an_error(base: Path, tmp_path: Path, target: Path) -> None:
+    adapter = models.lora(tmp_path / "adapter", base)
+    cut = tmp_path / "cut"
+    shutil.copytree(base, cut)
+    shard = weight_files(cut)[1]
+    changes = lora.read(adapter, lora.shapes_of(weight_files(cut)))
+    with shard.open("r+b") as file:
+        file.truncate(shard.stat().st_size - 1)
+    with pytest.raises(OSError, match="ends early"):
+        merge._merge_shard(shard, target / "out", changes, lambda _: None)
+
+
 def test_shards_and_what_lies_beside_them_stay(base: Path, tmp_path: Path, target: Path) -> None:
     adapter = models.lora(tmp_path / "adapter", base)
     merged(base, adapter, target)

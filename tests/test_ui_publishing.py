@@ -17,8 +17,10 @@ from drkun_tui.library import provenance
 from drkun_tui.library.model import Model
 from drkun_tui.library.provenance import Prompt, Provenance
 from drkun_tui.publishing import converters, targets
+from drkun_tui.publishing.preflight import is_matrix
 from drkun_tui.settings import Settings
 from drkun_tui.training import base_model, preflight, recipe
+from drkun_tui.ui.screens.ask_text import AskText
 from drkun_tui.ui.screens.confirm import Confirm
 from drkun_tui.ui.screens.consult import ConsultScreen
 from drkun_tui.ui.screens.export import ExportScreen
@@ -80,6 +82,38 @@ async def test_an_adapter_becomes_a_gguf_that_is_asked(adapter: Path) -> None:
         turn = await it.ask(DIZZY)
         assert turn.answer or turn.reasoning
     assert settings_on_disk().model == "drkun/taught-GGUF/taught-Q8_0"
+
+
+async def test_an_importance_matrix_is_computed_on_what_is_named(adapter: Path, tmp_path: Path) -> None:
+    text = tmp_path / "words.txt"
+    text.write_text("最近总是头晕，应该怎么办？先卧床休息，并测量血压。\n" * 30, "utf8")
+    async with chat(loaded=False) as it:
+        await at_models(it, "taught")
+        await highlight(it, NAME)
+        await it.press("e")
+        await dialog(it, ExportScreen)
+        assert flat(t("publishing.imatrix_none")) in it.seen("#matrix")
+        await it.press("i")
+        await dialog(it, AskText)
+        it.app.screen.query_one(Input).value = str(tmp_path / "nothing.txt")
+        await it.press("enter")
+        await dialog(it, ExportScreen)
+        assert "nothing.txt" in it.seen("#matrix")
+        await it.press("enter")
+        await it.until(lambda: "nothing.txt" in it.notice())
+        await it.press("i")
+        await dialog(it, AskText)
+        it.app.screen.query_one(Input).value = str(text)
+        await it.press("enter")
+        await dialog(it, ExportScreen)
+        await it.press("enter")
+        await dialog(it, Confirm)
+        await it.press("y")
+        await it.until(lambda: it.app.exports_now and it.app.exports_now[0].finished is not None)
+        made = it.app.exports_now[0].request
+        assert (made.imatrix_from, made.imatrix) == (str(text), "")
+        matrix = made.result.with_suffix(".imatrix")
+        assert is_matrix(matrix) and not is_matrix(text)
 
 
 async def test_an_export_is_stopped_and_leaves_nothing(adapter: Path) -> None:

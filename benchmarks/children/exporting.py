@@ -1,20 +1,23 @@
-"""One way from an adapter to files, timed without the interpreter's start: ``exporting.py WAY FOLDER``.
+"""One way from an adapter to files, timed without the interpreter's start: ``exporting.py WAY FOLDER OUT``.
 
 - ``copy``: the base's files read and written.
-- ``merge``: our merge; ``peft``: PEFT's, saved.
+- ``merge``: our merge; ``peft``: PEFT's, saved. These three begin and end on the disk.
 - ``export``: our converter and quantiser, the adapter added on the way.
 - ``tools``: PEFT's merge saved, ``convert_hf_to_gguf.py``, and llama.cpp's quantiser.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import resource
 import runpy
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,33 +30,49 @@ THREADS = 2
 
 def copy(folder: Path, out: Path) -> None:
     """Read and write, in blocks that stay in the processor's cache."""
-    for path in sorted((folder / "base").glob("*.safetensors")):
-        with path.open("rb") as source, (out / path.name).open("wb") as target:
-            shutil.copyfileobj(source, target, 1 << 20)
+    with _from_disk_to_disk(folder, out):
+        for path in sorted((folder / "base").glob("*.safetensors")):
+            with path.open("rb") as source, (out / path.name).open("wb") as target:
+                shutil.copyfileobj(source, target, 1 << 20)
 
 
 def merge(folder: Path, out: Path) -> None:
     """Ours, in this process."""
     from drkun_tui.publishing.merge import merge as work
 
-    task = Merge(base=str(folder / "base"), adapter=str(folder / "adapter"), target=str(out))
-    began = time.perf_counter()
-    work(task, lambda *_: None)
-    _tell(began)
+    with _from_disk_to_disk(folder, out):
+        work(
+            Merge(base=str(folder / "base"), adapter=str(folder / "adapter"), target=str(out)),
+            lambda *_: None,
+        )
 
 
 def peft(folder: Path, out: Path) -> None:
     """PEFT's, in this process."""
+    _import_peft()
+    with _from_disk_to_disk(folder, out):
+        saved(folder, out)
+
+
+def saved(folder: Path, out: Path) -> None:
+    """PEFT's, for the tools that come after it."""
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    began = time.perf_counter()
     model: Any = AutoModelForCausalLM.from_pretrained(folder / "base", dtype=torch.bfloat16)
     merged: Any = PeftModel.from_pretrained(model, folder / "adapter").merge_and_unload()
     merged.save_pretrained(out)
     AutoTokenizer.from_pretrained(folder / "base").save_pretrained(out)
-    _tell(began)
+
+
+def _import_peft() -> None:
+    import peft
+    import transformers
+
+    del peft
+    # It imports on the first use of a name.
+    _ = transformers.AutoModelForCausalLM, transformers.AutoTokenizer
 
 
 def export(folder: Path, out: Path) -> None:
@@ -78,7 +97,7 @@ def tools(folder: Path, out: Path) -> None:
     """Each tool a process of its own, as their documents have it."""
     me = [sys.executable, "-m", "benchmarks.children.exporting"]
     (out / "merged").mkdir()
-    for way, where in (("peft", str(out / "merged")), ("script", str(out)), ("quantiser", str(out))):
+    for way, where in (("saved", str(out / "merged")), ("script", str(out)), ("quantiser", str(out))):
         subprocess.run([*me, way, str(folder), where], check=True, stdout=subprocess.DEVNULL)
 
 
@@ -108,21 +127,41 @@ def quantiser(folder: Path, out: Path) -> None:
         raise RuntimeError("llama_model_quantize")
 
 
+@contextlib.contextmanager
+def _from_disk_to_disk(folder: Path, out: Path) -> Iterator[None]:
+    """Time what is done in it: it finds the base on the disk, not in the system's cache, and has ended when
+    everything is on the disk again."""
+    os.sync()
+    for path in (folder / "base").iterdir():
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    began = time.perf_counter()
+    yield
+    for path in out.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    _tell(began)
+
+
 def _tell(began: float) -> None:
-    """Seconds, and the most memory that the process has held, mapped files included."""
+    """Seconds; those of the processors, system included; and the most memory that the process has held."""
     seconds = time.perf_counter() - began
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(json.dumps({"s": seconds, "peak": peak}), flush=True)
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    told = {"s": seconds, "cpu": used.ru_utime + used.ru_stime, "peak": used.ru_maxrss * 1024}
+    print(json.dumps(told), flush=True)
 
 
-WAYS = {way.__name__: way for way in (copy, merge, peft, export, tools, script, quantiser)}
+TIMED = (copy, merge, peft)
+"""They take their time themselves."""
+
+WAYS = {way.__name__: way for way in (*TIMED, saved, export, tools, script, quantiser)}
 
 
 def main(way: str, folder: Path, out: Path) -> None:
     """Go it."""
     began = time.perf_counter()
     WAYS[way](folder, out)
-    if way not in ("merge", "peft"):
+    if WAYS[way] not in TIMED:
         _tell(began)
 
 

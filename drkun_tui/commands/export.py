@@ -41,6 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
         base=arguments.base,
         name=arguments.name,
         imatrix=arguments.imatrix,
+        imatrix_from=arguments.imatrix_from,
     )
     _tell(t("publishing.before", name=found.request.name, size=size(found.result_bytes),
             disk=size(found.disk_bytes), memory=size(found.memory_bytes)))  # fmt: skip

@@ -6,12 +6,14 @@ from __future__ import annotations
 import ctypes
 import struct
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import llama_cpp as binding
 import numpy
 
+from drkun_tui.publishing.activations import Sums
 from drkun_tui.publishing.faults import PublishingError
 
 _MOST_ENTRIES = 65_536
@@ -40,6 +42,42 @@ def read(path: Path, converters: Path) -> Entries:
     except (OSError, ValueError, KeyError, IndexError, struct.error, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
         raise PublishingError("imatrix_unreadable", file=path.name, reason=reason) from error
+
+
+def write(
+    path: Path, converters: Path, sums: Mapping[str, Sums], source: str, chunks: int, chunk: int
+) -> None:
+    """A GGUF as llama.cpp's ``imatrix`` writes it.
+
+    Args:
+        sums: by the names of weights.
+        source: name of the text.
+        chunks: how many of its pieces were read, of `chunk` tokens each.
+
+    Raises:
+        PublishingError: ``not_numbers``: the model computes something that is none.
+        OSError: it cannot be written.
+    """
+    if not all(numpy.isfinite(each.squares).all() for each in sums.values()):
+        raise PublishingError("not_numbers")
+    sys.path.insert(0, str(converters / "gguf-py"))
+    from gguf import GGUFWriter
+
+    writer: Any = GGUFWriter(path, "")
+    writer.remove_key("general.architecture")
+    writer.add_type("imatrix")
+    writer.add_array("imatrix.datasets", [source])
+    writer.add_uint32("imatrix.chunk_count", chunks)
+    writer.add_uint32("imatrix.chunk_size", chunk)
+    for name, each in sorted(sums.items()):
+        # One count serves all matrices of a weight that has no experts.
+        rows = each.squares.reshape(len(each.counts), -1)
+        writer.add_tensor(f"{name}.in_sum2", rows.astype(numpy.float32))
+        writer.add_tensor(f"{name}.counts", each.counts.reshape(-1, 1).astype(numpy.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
 
 
 def _from_gguf(path: Path, converters: Path) -> Entries:

@@ -40,7 +40,10 @@ from drkun_tui.publishing.protocol import (
     encode,
     read_request,
 )
-from drkun_tui.publishing.tasks import Convert, Merge, Prove, Quantise
+from drkun_tui.publishing.tasks import Calibrate, Convert, Merge, Prove, Quantise
+
+IMATRIX = ".imatrix"
+"""What the matrix that was computed for a file ends in, beside it. Its content is a GGUF, but no model's."""
 
 _UNFINISHED = ".export-"
 _LOCK = "lock"
@@ -138,8 +141,11 @@ class Export:
             self._convert(kept, whole := work / "base.gguf", bare=True)
             return self._place_file(made, self._prove(whole, lora=made))
         self._convert(kept, whole := work / "whole.gguf")
-        made = whole
+        made, matrix = whole, request.imatrix
         if request.target not in targets.WHOLE:
+            if request.imatrix_from:
+                matrix = str(work / "computed.imatrix")
+                self._calibrate(kept, whole, matrix)
             made = work / "quantised.gguf"
             self._run(
                 "quantising",
@@ -149,12 +155,27 @@ class Export:
                     out=str(made),
                     file_type=targets.file_type(request.target),
                     threads=hardware.read().physical_cores,
-                    imatrix=request.imatrix,
+                    imatrix=matrix,
                     converters=kept,
                 ),
             )
             whole.unlink()
-        return self._place_file(made, self._prove(made))
+        proved = self._prove(made)
+        return self._place_file(made, proved, matrix=Path(matrix) if request.imatrix_from else None)
+
+    def _calibrate(self, kept: str, whole: Path, out: str) -> None:
+        prompt = self._trained.prompt if self._trained else None
+        task = Calibrate(
+            model=str(whole),
+            source=self._request.imatrix_from,
+            out=out,
+            converters=kept,
+            base=self._request.base,
+            template=prompt.template if prompt else "",
+            system=prompt.system if prompt else "",
+            threads=hardware.read().physical_cores,
+        )
+        self._run("calibrating", "drkun_tui.publishing.calibrate", task)
 
     def _convert(self, kept: str, out: Path, *, as_lora: bool = False, bare: bool = False) -> None:
         request = self._request
@@ -253,7 +274,7 @@ class Export:
         made.rename(target)
         return size
 
-    def _place_file(self, made: Path, proved: Proved) -> int:
+    def _place_file(self, made: Path, proved: Proved, matrix: Path | None = None) -> int:
         """The file last: without it nothing in the folder is a model."""
         request, target = self._request, self._request.result
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -268,6 +289,8 @@ class Export:
                 target.name, self._template() or _own_template(request.base), self._trained
             )
             detached.write_whole(target.with_suffix(".Modelfile"), text.encode())
+        if matrix is not None:
+            matrix.rename(target.with_suffix(IMATRIX))
         size = size_of(made)
         made.rename(target)
         return size

@@ -6,7 +6,7 @@ import functools
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,8 +18,8 @@ from safetensors import safe_open
 from drkun_tui import hardware
 from drkun_tui.publishing.faults import PublishingError
 
-BLOCK = 1 << 18
-"""Elements that are computed on at once: in 32 bits they stay in a core's cache."""
+BLOCK = 1 << 19
+"""Elements that are computed on at once: in 32 bits they stay in the processor's cache."""
 
 _LOW_RANK = re.compile(
     r"(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<side>[AB])(?:\.default)?(?:\.weight)?"
@@ -37,10 +37,20 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 @functools.cache
-def _threads() -> ThreadPoolExecutor:
+def threads() -> ThreadPoolExecutor:
     """A thread for each core, with blocks of its own. PyTorch's own threads wait for each other at every
     operation, and almost stop when another program wants a core."""
     return ThreadPoolExecutor(hardware.read().physical_cores, "lora", torch.set_num_threads, (1,))
+
+
+def rows_of(columns: int) -> int:
+    """How many rows of so many columns are a block."""
+    return max(1, BLOCK // max(1, columns))
+
+
+Adding = Callable[[torch.Tensor, int], None]
+"""Changes rows of a weight in their place. Takes the rows, (count, columns) in 32 bits, and the first one's
+number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,27 +69,16 @@ class LowRank:
     scale: float
     transposed: bool
 
-    def apply(self, weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        """The changed weight, computed in 32 bits.
-
-        Args:
-            weight: (outputs, inputs), of any floating type; it is not changed.
-            dtype: of the result.
-        """
+    def adding(self) -> Adding:
+        """What changes the weight block by block, computed in 32 bits."""
         # (outputs, rank) and (rank, inputs), or both the other way round for a transposed weight.
         up, down = (self.down.T, self.up.T) if self.transposed else (self.up, self.down)
         up, down = up.float().contiguous(), down.float().contiguous()
-        changed = torch.empty_like(weight, dtype=dtype)
-        rows = max(1, BLOCK // weight.shape[1])
 
-        @torch.inference_mode()
-        def change(start: int) -> None:
-            here = slice(start, start + rows)
-            changed[here] = torch.addmm(weight[here].float(), up[here], down, alpha=self.scale)
+        def add(rows: torch.Tensor, first: int) -> None:
+            rows.addmm_(up[first : first + len(rows)], down, alpha=self.scale)
 
-        # Reading the results raises what went wrong.
-        list(_threads().map(change, range(0, weight.shape[0], rows)))
-        return changed
+        return add
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +87,14 @@ class Whole:
 
     weight: torch.Tensor
 
-    def apply(self, weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        """As `LowRank.apply`."""
-        del weight
-        return self.weight.to(dtype)
+    def adding(self) -> Adding:
+        """As `LowRank.adding`."""
+
+        def add(rows: torch.Tensor, first: int) -> None:
+            count, columns = rows.shape
+            rows.copy_(self.weight.reshape(-1, columns)[first : first + count])
+
+        return add
 
 
 Change = LowRank | Whole
@@ -106,7 +109,21 @@ class Changes:
     def apply(self, name: str, weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """The weight as it is with the adapter."""
         change = self.of.get(name)
-        return weight.to(dtype) if change is None else change.apply(weight, dtype)
+        if change is None:
+            return weight.to(dtype)
+        changed = torch.empty_like(weight, dtype=dtype, memory_format=torch.contiguous_format)
+        into, columns = changed.view(-1, weight.shape[-1]), weight.shape[-1]
+        stored, rows, add = weight.reshape(-1, columns), rows_of(columns), change.adding()
+
+        @torch.inference_mode()
+        def work(first: int) -> None:
+            wide = stored[first : first + rows].to(torch.float32, copy=True)
+            add(wide, first)
+            into[first : first + rows] = wide
+
+        # Reading the results raises what went wrong.
+        list(threads().map(work, range(0, len(stored), rows)))
+        return changed
 
 
 def read(adapter: Path, base: Shapes) -> Changes:

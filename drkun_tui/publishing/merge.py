@@ -1,28 +1,29 @@
 """A stage: an adapter merged into its base, as 16-bit safetensors. ``python -m drkun_tui.publishing.merge``
 
-Shard by shard and weight by weight, straight from the base's files into the result's: what does not change
-is copied by the system, and one weight at a time is in memory. The base is read as it is stored, in 16 or 32
-bits; there is no way back from four.
+Shard by shard and block by block, straight from the base's files into the result's, with some megabytes in
+memory. The base is read as it is stored, in 16 or 32 bits; there is no way back from four.
 """
 
 from __future__ import annotations
 
+import errno
 import json
-import mmap
-import queue
+import os
 import shutil
 import struct
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from io import RawIOBase
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 
+from drkun_tui import hardware
 from drkun_tui.publishing import lora, steps
 from drkun_tui.publishing.faults import PublishingError
-from drkun_tui.publishing.lora import Changes
+from drkun_tui.publishing.lora import Adding, Changes
 from drkun_tui.publishing.sources import INDEX, side_files, weight_files
 from drkun_tui.publishing.tasks import Merge
 
@@ -30,11 +31,9 @@ _TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F
 _NARROW = {"F32": "BF16", "F64": "BF16"}
 """What is stored wider is merged to this."""
 
-_COPY = 16 * 1024 * 1024
-"""Bytes that are copied at once, so that progress moves."""
-
-_AHEAD = 2
-"""Weights that may wait to be written while the next is computed."""
+_PIECE = 1 << 20
+"""Bytes that are read at once: with the 32 bits of each weight beside them they stay in the processor's
+cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,91 +82,141 @@ def merge(task: Merge, tell: steps.Tell) -> dict[str, Any]:
 
 
 def _merge_shard(source: Path, target: Path, changes: Changes, wrote: Callable[[int], None]) -> int:
-    """One shard, its tensors in their old order; the bytes of its tensors.
-
-    Two threads: this one computes, the other writes.
-    """
-    with source.open("rb") as file, target.open("wb") as out:
+    """One shard, its tensors in their old order; the bytes of its tensors."""
+    with source.open("rb", buffering=0) as file, target.open("wb", buffering=0) as out:
         header, data_at = _read_header(file, changes)
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) as mapped:
-            _write_header(out, header)
-            writer = _Writer(mapped, out, wrote)
-            writer.start()
-            for tensor in header:
-                begin = data_at + tensor.begin
-                if tensor.changed(changes):
-                    writer.put(_changed(mapped, begin, tensor, changes))
-                else:
-                    writer.put((begin, data_at + tensor.end))
-            writer.finish()
+        pieces = _pieces(header, data_at, _write_header(out, header), changes)
+        workers = _Workers(file.fileno(), out.fileno(), pieces, wrote)
+        # Reading the results raises what went wrong.
+        for future in [lora.threads().submit(workers.work) for _ in range(hardware.read().physical_cores)]:
+            future.result()
     return sum(tensor.size for tensor in header)
 
 
-class _Writer(threading.Thread):
-    """Writes what is put, in order: ranges of the source, and tensors."""
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Rows of a tensor, or of what is only copied some bytes.
 
-    def __init__(self, source: mmap.mmap, out: BinaryIO, wrote: Callable[[int], None]) -> None:
-        super().__init__(daemon=True)
-        self._source, self._out, self._wrote = source, out, wrote
-        self._waiting: queue.Queue[tuple[int, int] | torch.Tensor | None] = queue.Queue(_AHEAD)
-        self._error: OSError | None = None
+    Attributes:
+        read_at: where they are in the shard; written at `write_at` of the result.
+        shape: (rows, columns).
+        first: number of the first row.
+        stored: as what they are read; written as `written`.
+        add: changes them on the way.
+    """
 
-    def put(self, item: tuple[int, int] | torch.Tensor) -> None:
-        """Let this be written.
+    read_at: int
+    write_at: int
+    shape: tuple[int, int]
+    first: int
+    stored: torch.dtype
+    written: torch.dtype
+    add: Adding | None
+
+
+def _pieces(tensors: list[_Tensor], read_at: int, write_at: int, changes: Changes) -> Iterator[_Piece]:
+    """A shard's tensors in blocks, in their order.
+
+    Args:
+        read_at: where the tensors begin in the shard, and `write_at` in the result.
+    """
+    for tensor, begin in zip(tensors, _begins(tensors), strict=True):
+        stored = written = torch.uint8
+        add, columns = None, 1
+        if tensor.changed(changes):
+            stored, written = _TYPES[tensor.stored], _TYPES[tensor.written]
+        if change := changes.of.get(tensor.name):
+            add, columns = change.adding(), tensor.shape[-1]
+        row = columns * stored.itemsize
+        count, most = (tensor.end - tensor.begin) // row, max(1, _PIECE // row)
+        for first in range(0, count, most):
+            yield _Piece(
+                read_at + tensor.begin + first * row,
+                write_at + begin + first * columns * written.itemsize,
+                (min(most, count - first), columns),
+                first, stored, written, add,
+            )  # fmt: skip
+
+
+class _Workers:
+    """Threads that read, compute and write, each a piece at a time in memory of its own: while one waits for
+    the disk, another computes. Mapped files would cost a fault of the processor for every page."""
+
+    def __init__(self, source: int, out: int, pieces: Iterator[_Piece], wrote: Callable[[int], None]) -> None:
+        self._source, self._out, self._pieces, self._wrote = source, out, pieces, wrote
+        self._lock, self._writing = threading.Lock(), threading.Lock()
+
+    @torch.inference_mode()
+    def work(self) -> None:
+        """Do what nobody else does, until there is nothing more.
 
         Raises:
-            OSError: what was put before could not be.
+            OSError: it cannot be read or written; the others end, too.
         """
-        if self._error is not None:
-            raise self._error
-        self._waiting.put(item)
-
-    def finish(self) -> None:
-        """Return when everything is written.
-
-        Raises:
-            OSError: it could not be.
-        """
-        self._waiting.put(None)
-        self.join()
-        if self._error is not None:
-            raise self._error
-
-    def run(self) -> None:
-        """Write until None comes; after a fault only take."""
-        while (item := self._waiting.get()) is not None:
-            if self._error is not None:
-                continue
+        room = _Room()
+        while piece := self._next():
             try:
-                self._write(item)
-            except OSError as error:
-                self._error = error
+                made = self._made(piece, room)
+                # The system lets one write to a file at a time, and has the other burn a core meanwhile.
+                with self._writing:
+                    _write(self._out, made, piece.write_at)
+            except BaseException:
+                with self._lock:
+                    self._pieces = iter(())
+                raise
+            with self._lock:
+                self._wrote(len(made))
 
-    def _write(self, item: tuple[int, int] | torch.Tensor) -> None:
-        if isinstance(item, tuple):
-            begin, end = item
-            source = memoryview(self._source)[begin:end]
-        else:
-            source = item.view(torch.uint8).numpy().reshape(-1).data
-        with source:
-            for at in range(0, len(source), _COPY):
-                with source[at : at + _COPY] as piece:
-                    self._out.write(piece)
-                    self._wrote(len(piece))
+    def _next(self) -> _Piece | None:
+        with self._lock:
+            return next(self._pieces, None)
+
+    def _made(self, piece: _Piece, room: _Room) -> memoryview:
+        """The piece's bytes in the result."""
+        stored = room.of("stored", piece.shape, piece.stored)
+        _read(self._source, _bytes(stored), piece.read_at)
+        if piece.add is None and piece.stored == piece.written:
+            return _bytes(stored)
+        made = room.of("made", piece.shape, piece.written)
+        if piece.add is None:
+            return _bytes(made.copy_(stored))
+        wide = room.of("wide", piece.shape, torch.float32)
+        piece.add(wide.copy_(stored), piece.first)
+        return _bytes(made.copy_(wide))
 
 
-def _changed(mapped: mmap.mmap, begin: int, tensor: _Tensor, changes: Changes) -> torch.Tensor:
-    """The tensor as it will be written."""
-    stored = _TYPES[tensor.stored]
-    count = (tensor.end - tensor.begin) // stored.itemsize
-    # Some formats align tensors to bytes only.
-    weight = torch.frombuffer(mapped, dtype=torch.uint8, count=count * stored.itemsize, offset=begin)
-    aligned = weight if weight.data_ptr() % stored.itemsize == 0 else weight.clone()
-    shaped = aligned.view(stored).reshape(tensor.shape)
-    return changes.apply(tensor.name, shaped, _TYPES[tensor.written]).contiguous()
+class _Room:
+    """Memory that is used again and again: its pages are there, and in the cache."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, torch.Tensor] = {}
+
+    def of(self, name: str, shape: tuple[int, int], dtype: torch.dtype) -> torch.Tensor:
+        """A tensor of this shape, with anything in it; it takes the place of the one before of its name."""
+        size = shape[0] * shape[1] * dtype.itemsize
+        if name not in self._kept or len(self._kept[name]) < size:
+            self._kept[name] = torch.empty(size, dtype=torch.uint8)
+        return self._kept[name][:size].view(dtype).view(shape)
 
 
-def _read_header(file: BinaryIO, changes: Changes) -> tuple[list[_Tensor], int]:
+def _bytes(tensor: torch.Tensor) -> memoryview:
+    return tensor.view(-1).view(torch.uint8).numpy().data
+
+
+def _read(file: int, into: memoryview, at: int) -> None:
+    while len(into):
+        if not (count := os.preadv(file, [into], at)):
+            raise OSError(errno.EIO, "the file ends early")
+        into, at = into[count:], at + count
+
+
+def _write(file: int, piece: memoryview, at: int) -> None:
+    while len(piece):
+        count = os.pwrite(file, piece, at)
+        piece, at = piece[count:], at + count
+
+
+def _read_header(file: RawIOBase, changes: Changes) -> tuple[list[_Tensor], int]:
     """What is in a shard, in the order of its bytes, and where these begin."""
     (length,) = struct.unpack("<Q", file.read(8))
     told = json.loads(file.read(length))
@@ -187,7 +236,8 @@ def _read_header(file: BinaryIO, changes: Changes) -> tuple[list[_Tensor], int]:
     return sorted(tensors, key=lambda tensor: tensor.begin), 8 + length
 
 
-def _write_header(out: BinaryIO, tensors: list[_Tensor]) -> None:
+def _write_header(out: RawIOBase, tensors: list[_Tensor]) -> int:
+    """Write it; where the tensors begin."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     for tensor, begin in zip(tensors, _begins(tensors), strict=True):
         header[tensor.name] = {
@@ -197,7 +247,8 @@ def _write_header(out: BinaryIO, tensors: list[_Tensor]) -> None:
         }
     raw = json.dumps(header, separators=(",", ":")).encode()
     raw += b" " * (-len(raw) % 8)
-    out.write(struct.pack("<Q", len(raw)) + raw)
+    _write(out.fileno(), memoryview(struct.pack("<Q", len(raw)) + raw), 0)
+    return 8 + len(raw)
 
 
 def _begins(tensors: list[_Tensor]) -> Iterator[int]:

@@ -17,9 +17,13 @@ from drkun_tui.library.plan import folders
 from drkun_tui.publishing import converters, targets
 from drkun_tui.publishing.faults import PublishingError, error_of
 from drkun_tui.publishing.protocol import Request
+from drkun_tui.publishing.tasks import is_text
 from drkun_tui.settings import Settings
 
 PACKAGES = ("torch", "transformers", "safetensors", "peft")
+
+DEMO = "demo"
+"""Names the data set that comes with the program."""
 
 SPARE_BYTES = 256 * 1024 * 1024
 """Left free on the disk: tokenizer, card, and other programs."""
@@ -47,7 +51,14 @@ class Preflight:
 
 
 def check(
-    model: str, target: str, settings: Settings, *, base: str = "", name: str = "", imatrix: str = ""
+    model: str,
+    target: str,
+    settings: Settings,
+    *,
+    base: str = "",
+    name: str = "",
+    imatrix: str = "",
+    imatrix_from: str = "",
 ) -> Preflight:
     """Look at everything that can be known before something is written.
 
@@ -57,17 +68,20 @@ def check(
         base: of an adapter that fits several; "" takes the one that it names.
         name: what the result is to be called, ``org/name``; "" takes the model's.
         imatrix: the file of an importance matrix, or "".
+        imatrix_from: a text or a data set to compute one on, or "".
 
     Raises:
         DrkunError: it cannot begin, and why.
     """
     try:
-        return _check(model, target, settings, base, name, imatrix)
+        return _check(model, target, settings, base, name, imatrix, imatrix_from)
     except PublishingError as error:
         raise error_of(error.kind, error.values) from error
 
 
-def _check(model: str, target: str, settings: Settings, base: str, name: str, imatrix: str) -> Preflight:
+def _check(
+    model: str, target: str, settings: Settings, base: str, name: str, imatrix: str, imatrix_from: str
+) -> Preflight:
     target = targets.parse(target)
     where = folders(settings)
     source = inventory.find(model, where)
@@ -85,7 +99,7 @@ def _check(model: str, target: str, settings: Settings, base: str, name: str, im
         stem = source.name
     parameters = _parameters(found)
     _check_packages(found, with_adapter=found is not source)
-    _check_imatrix(target, imatrix)
+    _check_imatrix(target, imatrix, imatrix_from)
     folder, file, called = _place(stem, target, name)
     request = Request(
         model=source.name,
@@ -96,7 +110,8 @@ def _check(model: str, target: str, settings: Settings, base: str, name: str, im
         folder=str(folder),
         file=file,
         name=called,
-        imatrix=str(Path(imatrix).expanduser().absolute()) if imatrix else "",
+        imatrix=_absolute(imatrix),
+        imatrix_from=imatrix_from if imatrix_from == DEMO else _absolute(imatrix_from),
     )
     result = targets.bytes_of(parameters, target) if target != targets.LORA else source.size_bytes
     between = 0 if target in targets.WHOLE or target == targets.MERGED else 2 * parameters
@@ -171,18 +186,45 @@ def _check_packages(base: Model, *, with_adapter: bool) -> None:
         raise PublishingError("packages_missing", packages=", ".join(missing))
 
 
-def _check_imatrix(target: str, imatrix: str) -> None:
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute()) if path else ""
+
+
+def _check_imatrix(target: str, imatrix: str, imatrix_from: str) -> None:
+    if (imatrix or imatrix_from) and not targets.is_quantised(target):
+        raise PublishingError("imatrix_unused", target=target)
+    if imatrix_from:
+        if imatrix_from != DEMO:
+            _check_readable(Path(imatrix_from).expanduser(), "calibration_unreadable")
+        if not is_text(imatrix_from) and importlib.util.find_spec("pyarrow") is None:
+            raise PublishingError("packages_missing", packages="pyarrow")
+        return
     if not imatrix:
         if target in targets.NEEDS_IMATRIX:
             raise PublishingError("needs_imatrix", target=target)
         return
-    path = Path(imatrix).expanduser()
+    _check_readable(Path(imatrix).expanduser(), "imatrix_unreadable")
+
+
+def is_matrix(path: Path) -> bool:
+    """Is it an importance matrix already, and nothing to compute one on?"""
     try:
+        with path.open("rb") as file:
+            return file.read(4) == b"GGUF" or path.suffix.lower() == ".dat"
+    except OSError:
+        return False
+
+
+def _check_readable(path: Path, kind: str) -> None:
+    """Also a folder, of which only a data set can be one."""
+    try:
+        if path.is_dir() and kind == "calibration_unreadable":
+            return
         with path.open("rb"):
             pass
     except OSError as error:
         reason = error.strerror or str(error)
-        raise PublishingError("imatrix_unreadable", file=path.name, reason=reason) from error
+        raise PublishingError(kind, file=path.name, reason=reason) from error
 
 
 def _place(stem: str, target: str, name: str) -> tuple[Path, str, str]:

@@ -10,8 +10,9 @@ import msgspec
 from drkun_tui.publishing.faults import Values
 
 Phase = Literal[
-    "starting", "fetching", "merging", "converting", "quantising", "proving", "stopped", "done", "failed"
-]
+    "starting", "fetching", "merging", "converting", "calibrating", "quantising", "proving",
+    "stopped", "done", "failed",
+]  # fmt: skip
 """What an export does; the last three are its ends."""
 
 ENDED: tuple[Phase, ...] = ("stopped", "done", "failed")
@@ -31,6 +32,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         file: name of the GGUF in `folder`; "" for safetensors.
         name: what the result is called in the library.
         imatrix: an importance matrix, or "".
+        imatrix_from: the text or data set to compute one on, or "".
     """
 
     model: str
@@ -42,6 +44,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     file: str = ""
     name: str
     imatrix: str = ""
+    imatrix_from: str = ""
 
     @property
     def result(self) -> Path:
@@ -53,9 +56,9 @@ class Progress(msgspec.Struct, frozen=True, tag="progress", kw_only=True):
     """How far a stage is.
 
     Attributes:
-        done: bytes written, or read while proving.
+        done: bytes written, or read while proving; tokens while calibrating.
         total: 0 while unknown.
-        speed: bytes a second.
+        speed: of the same a second.
     """
 
     stage: Phase

@@ -7,13 +7,9 @@ Where both have the same first choice at every token, the source would have writ
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import math
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,15 +21,13 @@ import torch
 from drkun_tui.engine.chat_template import CHATML, NAMED, ChatTemplate
 from drkun_tui.engine.pace import Pace
 from drkun_tui.engine.protocol import ChatMessage
-from drkun_tui.publishing import pre_tokenizer, steps
+from drkun_tui.publishing import loading, pre_tokenizer, steps
 from drkun_tui.publishing.faults import PublishingError
 from drkun_tui.publishing.tasks import Prove
 
 QUESTIONS = ("最近总是头晕，血压150/95，应该怎么办？", "I've had a cough for 2 weeks. What could it be?")
 NEW_TOKENS = 24
 """That are written for each question."""
-
-_ERROR = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +149,10 @@ def _by_folder(task: Prove, tokenizer: Any, prompts: list[str]) -> list[Said]:
 
 def _by_gguf(task: Prove, tokenizer: Any, prompts: list[str]) -> list[Said]:
     """What a GGUF says, with its LoRA if it has one."""
-    with _context(task) as (model, context):
+    params = binding.llama_context_default_params()
+    params.n_ctx = params.n_batch = 1024
+    params.n_threads = params.n_threads_batch = task.threads
+    with loading.context(task.model, params, task.lora) as (model, context):
         vocabulary = binding.llama_model_get_vocab(model)
         pace = Pace(task.threads)
         said = []
@@ -165,46 +162,6 @@ def _by_gguf(task: Prove, tokenizer: Any, prompts: list[str]) -> list[Said]:
                 raise PublishingError("other_tokens")
             said.append(_written(context, vocabulary, tokens, pace))
         return said
-
-
-@contextmanager
-def _context(task: Prove) -> Iterator[tuple[Any, Any]]:
-    errors: list[str] = []
-
-    def hear(level: int, text: bytes, _: object) -> None:
-        line = text.decode("utf8", "replace")
-        sys.stderr.write(line)
-        if level == _ERROR:
-            errors.append(line.strip()[:200])
-
-    callback = binding.llama_log_callback(hear)
-    binding.llama_log_set(callback, ctypes.c_void_p(0))
-    binding.llama_backend_init()
-    of_model = binding.llama_model_default_params()
-    of_model.n_gpu_layers = 0
-    # The processor's special layouts crash on some machines, and are not what is to be proved.
-    of_model.use_extra_bufts = False
-    model = binding.llama_model_load_from_file(task.model.encode(), of_model)
-    if not model:
-        raise PublishingError("not_loadable", file=Path(task.model).name, reason=(errors or ["?"])[0])
-    params = binding.llama_context_default_params()
-    params.n_ctx = params.n_batch = 1024
-    params.n_threads = params.n_threads_batch = task.threads
-    context = binding.llama_init_from_model(model, params)
-    if not context:
-        raise PublishingError("not_loadable", file=Path(task.model).name, reason=(errors or ["?"])[0])
-    if task.lora:
-        adapter = binding.llama_adapter_lora_init(model, task.lora.encode())
-        if not adapter:
-            raise PublishingError("not_loadable", file=Path(task.lora).name, reason=(errors or ["?"])[0])
-        adapters = (binding.llama_adapter_lora_p_ctypes * 1)(adapter)
-        binding.llama_set_adapters_lora(context, adapters, 1, (ctypes.c_float * 1)(1.0))
-    try:
-        yield model, context
-    finally:
-        binding.llama_free(context)
-        binding.llama_model_free(model)
-        binding.llama_log_set(binding.llama_log_callback(), ctypes.c_void_p(0))
 
 
 def _written(context: Any, vocabulary: Any, prompt: list[int], pace: Pace) -> Said:
@@ -226,19 +183,7 @@ def _written(context: Any, vocabulary: Any, prompt: list[int], pace: Pace) -> Sa
 
 def _evaluate(context: Any, tokens: list[int], at: int, size: int) -> Any:
     """Logits behind each of these tokens, (tokens, vocabulary)."""
-    batch = binding.llama_batch_init(len(tokens), 0, 1)
-    try:
-        batch.n_tokens = len(tokens)
-        for index, token in enumerate(tokens):
-            batch.token[index] = token
-            batch.pos[index] = at + index
-            batch.n_seq_id[index] = 1
-            batch.seq_id[index][0] = 0
-            batch.logits[index] = 1
-        if binding.llama_decode(context, batch):
-            raise PublishingError("not_loadable", file="GGUF", reason="llama_decode")
-    finally:
-        binding.llama_batch_free(batch)
+    loading.evaluate(context, tokens, at)
     pointer = binding.llama_get_logits(context)
     return numpy.ctypeslib.as_array(pointer, (len(tokens), size)).copy()
 

@@ -134,8 +134,14 @@ def run(module: str, task: msgspec.Struct, tell: Tell, stopping: Callable[[], bo
         [sys.executable, "-m", module],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        # Everything is here; nobody's hub is asked for more.
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
+        # Everything is here; nobody's hub is asked for more. OpenMP's threads sleep while they wait for each
+        # other: spinning, they almost stop when another program wants a core.
+        env={
+            "OMP_WAIT_POLICY": "PASSIVE",
+            **os.environ,
+            "HF_HUB_OFFLINE": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+        },
     ) as process:
         lines: queue.Queue[bytes] = queue.Queue()
         reader = threading.Thread(target=_talk, args=(process, task, lines), daemon=True)

@@ -80,6 +80,11 @@ def is_gguf(target: str) -> bool:
     return target not in (MERGED, LORA)
 
 
+def is_quantised(target: str) -> bool:
+    """Does it take fewer bits than its source?"""
+    return is_gguf(target) and target not in WHOLE
+
+
 def file_type(target: str) -> int:
     """llama.cpp's number of a GGUF type, ``enum llama_ftype``."""
     return _NUMBERS[target]

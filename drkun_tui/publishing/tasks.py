@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
+
 import msgspec
+
+_TEXTS = (".txt", ".md")
+
+
+def is_text(source: str) -> bool:
+    """Is what an importance matrix is computed on a plain text, and no data set?"""
+    return PurePath(source).suffix.lower() in _TEXTS
 
 
 class Merge(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,6 +45,29 @@ class Convert(msgspec.Struct, frozen=True, kw_only=True):
     base_name: str = ""
     trained: str = ""
     template: str = ""
+
+
+class Calibrate(msgspec.Struct, frozen=True, kw_only=True):
+    """Write `out`, the importance matrix of `model` on a text.
+
+    Attributes:
+        model: the GGUF in 16 or 32 bits.
+        source: a text (see `is_text`), or a data set.
+        converters: the folder of llama.cpp's converters, whose ``gguf`` writes the file.
+        base: folder of the base, whose tokenizer renders examples.
+        template: a named template, or "".
+        system: the system text of examples that bring none.
+        threads: for llama.cpp.
+    """
+
+    model: str
+    source: str
+    out: str
+    converters: str
+    base: str
+    template: str = ""
+    system: str = ""
+    threads: int
 
 
 class Quantise(msgspec.Struct, frozen=True, kw_only=True):

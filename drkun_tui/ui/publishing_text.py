@@ -13,6 +13,9 @@ def progress_text(event: Progress | Sent) -> str:
     """How far a stage is, in one line."""
     stage = event.stage if isinstance(event, Progress) else "uploading"
     left = "" if event.eta_s is None else t("progress.left", time=duration(event.eta_s))
+    if stage == "calibrating":
+        told = {"done": event.done, "total": event.total, "speed": f"{event.speed:.0f}"}
+        return t("publishing.progress_tokens", stage=t("publishing.phase_calibrating"), **told, left=left)
     return t(
         "publishing.progress",
         stage=t(f"publishing.phase_{stage}"),

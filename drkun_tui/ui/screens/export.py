@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from textual import on, work
@@ -17,8 +18,10 @@ from drkun_tui.errors import DrkunError
 from drkun_tui.i18n import t
 from drkun_tui.library.model import Kind, Model
 from drkun_tui.publishing import targets
-from drkun_tui.publishing.preflight import Preflight, check
+from drkun_tui.publishing.preflight import Preflight, check, is_matrix
+from drkun_tui.ui.data_paths import ExistingPath
 from drkun_tui.ui.publishing_text import progress_text, proved_text
+from drkun_tui.ui.screens.ask_text import AskText
 from drkun_tui.ui.screens.confirm import Confirm
 from drkun_tui.ui.table import GAP, cell, size
 from drkun_tui.ui.typeset.sanitise import clean, one_line
@@ -42,6 +45,7 @@ class ExportScreen(ModalScreen[None]):
     app: DrkunApp
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "start", "keys.export_file", id="export.start", priority=True),
+        Binding("i", "imatrix", "keys.imatrix", id="export.imatrix"),
         Binding("x", "stop", "keys.stop_export", id="export.stop"),
         Binding("escape", "leave", "keys.close", id="export.leave"),
     ]
@@ -51,6 +55,7 @@ class ExportScreen(ModalScreen[None]):
         self._model = model
         self._targets = [target for target in targets.COMMON if _possible(model, target)]
         self._begun = ""
+        self._matrix = ""
 
     def compose(self) -> ComposeResult:
         """Title, kinds, how far it is."""
@@ -58,6 +63,7 @@ class ExportScreen(ModalScreen[None]):
             name = one_line(self._model.name, 60)
             yield Static(t("publishing.export_title", name=name), id="dialog-title", markup=False)
             yield OptionList(*(Option(_line(target)) for target in self._targets), compact=True, id="targets")
+            yield Static(_matrix_row(""), id="matrix", markup=False)
             yield Static("", id="progress", markup=False)
             yield Notice()
         yield KeyHints()
@@ -98,13 +104,26 @@ class ExportScreen(ModalScreen[None]):
         target = self._targets[self.query_one(OptionList).highlighted or 0]
         notice.say(t("publishing.checking"))
         try:
-            found = await asyncio.to_thread(check, self._model.name, target, self.app.settings)
+            found = await asyncio.to_thread(self._check, target)
             notice.clear()
             if await self.app.push_screen_wait(Confirm(_question(found), t("publishing.export_keys"))):
                 self._begun = (await self.app.exports.start(found.request)).id
                 self.app.watch_publishing()
         except DrkunError as error:
             notice.fail(error)
+
+    def _check(self, target: str) -> Preflight:
+        """With the matrix where one is of use; whether it is one already, the file says."""
+        given = self._matrix if targets.is_quantised(target) else ""
+        kind = "imatrix" if given and is_matrix(Path(given).expanduser()) else "imatrix_from"
+        return check(self._model.name, target, self.app.settings, **{kind: given})
+
+    @work(group="imatrix", exclusive=True)
+    async def action_imatrix(self) -> None:
+        """Ask what the importance matrix is computed on."""
+        asked = AskText(t("publishing.imatrix_question"), self._matrix, ExistingPath())
+        self._matrix = (await self.app.push_screen_wait(asked)).strip()
+        self.query_one("#matrix", Static).update(_matrix_row(self._matrix))
 
     @work(group="stop")
     async def action_stop(self) -> None:
@@ -123,6 +142,10 @@ class ExportScreen(ModalScreen[None]):
 
 def _possible(model: Model, target: str) -> bool:
     return model.kind is Kind.LORA or targets.is_gguf(target)
+
+
+def _matrix_row(path: str) -> str:
+    return t("publishing.imatrix_row", file=one_line(Path(path).name, 60) or t("publishing.imatrix_none"))
 
 
 def _line(target: str) -> str:
