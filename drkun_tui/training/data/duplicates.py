@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -35,11 +36,12 @@ Pairs = tuple[Counts, Counts]
 def keys(texts: Texts) -> Hashes:
     """A hash of each whole text, 64 bits: equal texts have equal ones, and among a million different texts
     the chance of two equal ones is below one in ten million."""
-    places = np.arange(len(texts.codes), dtype=np.uint64) - np.repeat(
-        texts.starts[:-1].astype(np.uint64), texts.lengths
-    )
-    mixed = mix(texts.codes.astype(np.uint64) | (places << np.uint64(32)))
-    ends = np.concatenate([np.zeros(1, np.uint64), np.cumsum(mixed, dtype=np.uint64)])
+    places = np.arange(len(texts.codes), dtype=np.uint64)
+    places -= np.repeat(texts.starts[:-1].astype(np.uint64), texts.lengths)
+    places <<= np.uint64(32)
+    places |= texts.codes
+    ends = np.zeros(len(places) + 1, np.uint64)
+    np.cumsum(mix(places), out=ends[1:])
     return mix((ends[texts.starts[1:]] - ends[texts.starts[:-1]]) ^ texts.lengths.astype(np.uint64))
 
 
@@ -71,15 +73,23 @@ def grams(texts: Texts) -> Grams:
     """Every run of `GRAM` characters. The edges of a text count as characters, so that its first and last
     ones are in as many runs as any other: 头痛怎么办 is not almost 胃痛怎么办."""
     count, edge = len(texts.starts) - 1, GRAM - 1
-    rows = texts.rows()
-    codes = np.zeros(len(texts.codes) + edge * (count + 1), np.uint64)
-    codes[np.arange(len(texts.codes)) + edge * (rows + 1)] = texts.codes
+    edges = texts.starts + edge * np.arange(count + 1)
+    inside = np.ones(len(texts.codes) + edge * (count + 1), bool)
+    for place in range(edge):
+        inside[edges + place] = False
+    codes = np.zeros(len(inside), np.uint64)
+    codes[inside] = texts.codes
     # 21 bits hold any code point.
-    packed = codes[:-2] << np.uint64(42) | codes[1:-1] << np.uint64(21) | codes[2:]
+    packed = codes[:-2] << np.uint64(21)
+    packed |= codes[1:-1]
+    packed <<= np.uint64(21)
+    packed |= codes[2:]
     # A run belongs to the text whose edge or character it begins with.
     whose = np.repeat(np.arange(count), texts.lengths + edge)
     says = packed != 0
-    return Grams(mix(packed[says]), whose[says])
+    if not says.all():
+        packed, whose = packed[says], whose[says]
+    return Grams(mix(packed), whose)
 
 
 def signatures(texts: Texts) -> Signatures:
@@ -88,24 +98,31 @@ def signatures(texts: Texts) -> Signatures:
     share of equal bins estimates the Jaccard index of two texts. A text without a run is all 0xFFFF."""
     count = len(texts.starts) - 1
     found = grams(texts)
-    least = np.full(count * BINS, _NOTHING, np.uint16)
-    bins = found.rows * BINS + (found.hashes >> np.uint64(59)).astype(np.int64)
+    table = np.full((BINS, count), _NOTHING, np.uint16)
+    bins = (found.hashes >> np.uint64(59)).view(np.int64)
+    bins *= count
+    bins += found.rows
     # 0xFFFF is kept for an empty bin.
-    values = np.minimum(found.hashes & np.uint64(0xFFFF), np.uint64(0xFFFE)).astype(np.uint16)
-    np.minimum.at(least, bins, values)
-    table = least.reshape(count, BINS)
+    values = np.minimum(found.hashes.astype(np.uint16), np.uint16(0xFFFE))
+    np.minimum.at(table.reshape(-1), bins, values)
     empty = table == _NOTHING
     filled = table.copy()
     carried = np.full(count, _NOTHING, np.uint16)
     away = np.zeros(count, np.uint16)
+    nothing_yet = np.ones(count, bool)
     # Twice around, so that the last bins find the first ones.
-    for column in [*range(BINS - 1, -1, -1)] * 2:
-        is_empty = empty[:, column]
-        carried = np.where(is_empty, carried, table[:, column])
-        away = np.where(is_empty, away + np.uint16(1), np.uint16(0)).astype(np.uint16)
+    for turn, place in itertools.product(range(2), range(BINS - 1, -1, -1)):
+        is_empty = empty[place]
+        if turn:
+            nothing_yet &= is_empty
+            if not nothing_yet.any():
+                break
+        carried = np.where(is_empty, carried, table[place])
+        away += np.uint16(1)
+        away *= is_empty
         borrowed = carried + away * np.uint16(0x9E37)
-        filled[:, column] = np.where(is_empty & (carried != _NOTHING), borrowed, table[:, column])
-    return filled
+        filled[place] = np.where(is_empty & (carried != _NOTHING), borrowed, table[place])
+    return np.ascontiguousarray(filled.T)
 
 
 def near(of_rows: Signatures, texts_of: Callable[[Counts], Texts]) -> Pairs:
