@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,11 +27,12 @@ _LIKELY = 0.6
 """The share of equal bins below which a pair is not worth comparing: four standard deviations under
 `SAME`."""
 
-_PAIRS_AT_ONCE = 20_000
+_PAIRS_AT_ONCE = 4_000
 _NOTHING = np.uint16(0xFFFF)
 
 Signatures = npt.NDArray[np.uint16]
 Pairs = tuple[Counts, Counts]
+_Number = TypeVar("_Number", np.int64, np.uint64)
 
 
 def keys(texts: Texts) -> Hashes:
@@ -149,20 +151,18 @@ def near(of_rows: Signatures, texts_of: Callable[[Counts], Texts]) -> Pairs:
 
 
 def _candidates(of_rows: Signatures) -> Pairs:
-    told = (of_rows != _NOTHING).any(axis=1)
+    told = np.flatnonzero((of_rows != _NOTHING).any(axis=1))
     bands = np.ascontiguousarray(of_rows).view(np.uint64)
     found = []
     for band in bands.T:
-        order = np.argsort(band, kind="stable")
-        order = order[told[order]]
-        ranked = band[order]
-        if not len(ranked):
+        rows, ranked = _meeting(band[told], told)
+        if not len(rows):
             continue
         begins = np.concatenate([[True], ranked[1:] != ranked[:-1]])
-        first = order[np.maximum.accumulate(np.where(begins, np.arange(len(ranked)), 0))]
-        before = np.concatenate([order[:1], order[:-1]])
-        found += [others[~begins] * len(of_rows) + order[~begins] for others in (first, before)]
-    joined = np.unique(np.concatenate(found)) if found else np.zeros(0, np.int64)
+        first = rows[np.maximum.accumulate(np.where(begins, np.arange(len(rows)), 0))]
+        before = np.concatenate([rows[:1], rows[:-1]])
+        found += [others[~begins] * len(of_rows) + rows[~begins] for others in (first, before)]
+    joined = _distinct(np.concatenate(found)) if found else np.zeros(0, np.int64)
     earlier, later = np.divmod(joined, max(1, len(of_rows)))
     likely = np.zeros(len(later), bool)
     for begin in range(0, len(later), _PAIRS_AT_ONCE):
@@ -171,6 +171,29 @@ def _candidates(of_rows: Signatures) -> Pairs:
     earlier, later = earlier[likely], later[likely]
     by_later = np.lexsort((earlier, later))
     return earlier[by_later], later[by_later]
+
+
+def _meeting(values: Hashes, rows: Counts) -> tuple[Counts, Hashes]:
+    """The rows whose value another row has too, and that value: by value, then by row. Few are, so the quick
+    sort that keeps no order goes first."""
+    order = np.argsort(values)
+    ranked = values[order]
+    again = ranked[1:] == ranked[:-1]
+    several = np.zeros(len(ranked), bool)
+    several[1:] |= again
+    several[:-1] |= again
+    meeting, shared = rows[order[several]], ranked[several]
+    return meeting[np.lexsort((meeting, shared))], shared
+
+
+def _distinct(values: npt.NDArray[_Number]) -> npt.NDArray[_Number]:
+    """Each value once, in order; sorts its argument. numpy's own `unique` hashes, which takes ten times as
+    long."""
+    values.sort()
+    distinct: npt.NDArray[_Number] = values[
+        np.concatenate([[True], values[1:] != values[:-1]])[: len(values)]
+    ]
+    return distinct
 
 
 def jaccard(ones: Texts, others: Texts) -> npt.NDArray[np.float64]:
@@ -182,10 +205,7 @@ def jaccard(ones: Texts, others: Texts) -> npt.NDArray[np.float64]:
     for side, found in enumerate((grams(ones), grams(others))):
         run = found.hashes >> np.uint64(24) << np.uint64(1)
         sides.append((found.rows.astype(np.uint64) << np.uint64(41)) | run | np.uint64(side))
-    # Sorted by hand: numpy's own `unique` hashes, which takes ten times as long.
-    every = np.concatenate(sides)
-    every.sort()
-    every = every[np.concatenate([[True], every[1:] != every[:-1]])[: len(every)]]
+    every = _distinct(np.concatenate(sides))
     runs = every >> np.uint64(1)
     pairs = (every >> np.uint64(41)).astype(np.int64)
     both = np.bincount(pairs[1:][runs[1:] == runs[:-1]], minlength=count)
