@@ -196,9 +196,10 @@ def _may_be_personal(questions: Strings) -> Flags:
 def _digits(raw: npt.NDArray[np.uint8], count: int) -> Flags:
     """Where so many digits in a row begin."""
     digits = (raw - np.uint8(ord("0"))) < 10
-    found: Flags = digits[: len(digits) - count + 1].copy()
+    begins = max(0, len(digits) - count + 1)
+    found: Flags = digits[:begins].copy()
     for place in range(1, count):
-        found &= digits[place : len(digits) - count + 1 + place]
+        found &= digits[place : begins + place]
     return found
 
 
