@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from drkun_tui.training.data.summary import REASONS
-from drkun_tui.training.data.text import Counts, Strings, Texts, texts
+from drkun_tui.training.data.text import Counts, Strings, Texts, raw_bytes, rows_at, texts
 from drkun_tui.training.recipe import Data
 
 Flags = npt.NDArray[np.bool_]
@@ -60,6 +60,10 @@ _RARE_SHARE, _RARE_LEAST = 0.2, 8
 _PRIVATE_SHARE = 0.05
 _LATIN_SHARE, _LATIN_LEAST = 0.5, 6
 
+_SECONDS, _FIRSTS, _LETTERS = "信众击线费", "微威薇vV公点热专在免", "\u017f\u212a"
+"""What stands in an `ADVERTISEMENT` that `_advertises` does not see in its bytes: one of the first behind one
+of the second, as in 微信 or 点击, or a letter that is s or k where case makes no difference."""
+
 PERSONAL = r"[0-9]{11}|[0-9][- ][0-9]{4}[- ][0-9]{4}|@"
 """What a question must have to be worth a closer look for personal data."""
 
@@ -68,17 +72,38 @@ _CONTROLS = (
 )
 
 
-def tidied(column: Strings) -> tuple[Strings, Flags]:
-    """The column without control and invisible characters, with plain line breaks and no white space around
-    its texts; and which of its rows were read in a wrong encoding.
+@dataclass(frozen=True, slots=True)
+class Tidied:
+    """A column without control and invisible characters, with plain line breaks and no white space around its
+    texts.
 
-    One look at every character finds the few rows that need more than a look.
+    Attributes:
+        column: its rows.
+        whole: their code points, where they did not have to be changed.
+        garbled: rows that were read in a wrong encoding.
+        like_advertising: rows with characters that an advertisement may have.
     """
+
+    column: Strings
+    whole: Texts | None
+    garbled: Flags
+    like_advertising: Flags
+
+
+def tidied(column: Strings) -> Tidied:
+    """One look at every character finds the few rows that need more than a look."""
     of = texts(column)
+    none = np.zeros(len(column), bool)
+    if not len(of.codes):
+        return Tidied(column, of, none, none)
     kinds = _kinds()[of.codes]
-    notable = np.flatnonzero(kinds & ~np.uint8(_SPACE))
+    notable = np.flatnonzero((kinds & ~np.uint8(_SPACE | _FIRST)) != 0)
     found, rows = kinds[notable], np.searchsorted(of.starts, notable, side="right") - 1
     garbled = _strange(of, found, rows)
+    like_advertising = none
+    pairs = ((found & _SECOND) != 0) & ((kinds[notable - 1] & _FIRST) != 0)
+    # Where a control character is lost, the ones around it become neighbours.
+    like_advertising[rows[pairs | ((found & (_CONTROL | _SUSPECT)) != 0)]] = True
     suspects = np.unique(rows[(found & (_SUSPECT | _LATIN)) != 0])
     if len(suspects):
         garbled[suspects] |= _matches(column.take(pa.array(suspects)), MOJIBAKE)
@@ -89,9 +114,10 @@ def tidied(column: Strings) -> tuple[Strings, Flags]:
         column = pc.replace_substring_regex(column, _CONTROLS, "")
     full = np.flatnonzero(of.lengths)
     edges = kinds[of.starts[:-1][full]] | kinds[of.starts[1:][full] - 1]
-    if controls or (edges & _SPACE).any():
+    changed = controls or bool((edges & _SPACE).any())
+    if changed:
         column = pc.utf8_trim_whitespace(column)
-    return column, garbled
+    return Tidied(column, None if changed else of, garbled, like_advertising)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,16 +135,17 @@ class Verdict:
     personal: Flags
 
 
-def judge(columns: Mapping[str, Strings], options: Data, garbled: Flags) -> Verdict:
+def judge(columns: Mapping[str, Strings], options: Data, garbled: Flags, like_advertising: Flags) -> Verdict:
     """Every reason but duplicates.
 
     Args:
         columns: canonical ones, already `tidied`.
         garbled: rows that were read in a wrong encoding.
+        like_advertising: rows whose answer has characters that an advertisement may have.
     """
     question, answer = columns["question"], columns["answer"]
     lengths = _lengths(answer)
-    advertises = _matches(answer, ADVERTISEMENT)
+    advertises = _advertises(answer, like_advertising)
     checks = {
         "empty": (_lengths(question) == 0) | (lengths == 0),
         "mojibake": garbled,
@@ -136,10 +163,52 @@ def judge(columns: Mapping[str, Strings], options: Data, garbled: Flags) -> Verd
     for row in np.flatnonzero((reasons == CODES["too_short"]) | (reasons == CODES["too_long"])):
         details[int(row)] = str(lengths[row])
     personal = np.zeros(len(answer), bool)
-    for row in np.flatnonzero(_matches(question, PERSONAL) & (reasons == 0)):
+    for row in np.flatnonzero(_may_be_personal(question) & (reasons == 0)):
         if number := personal_data(question[int(row)].as_py()):
             personal[row], details[int(row)] = True, number
     return Verdict(reasons, details, personal)
+
+
+def _advertises(answers: Strings, like: Flags) -> Flags:
+    """Which rows are an `ADVERTISEMENT`. Without three digits in a row, a letter behind a q, v, w or full
+    stop, or ``:/``, only what is `like` one can be one."""
+    raw, starts = raw_bytes(answers)
+    small = raw | np.uint8(0x20)
+    letters = (small - np.uint8(ord("a"))) < 26
+    begins = (raw == ord(".")) | (small == ord("q")) | (small == ord("v")) | (small == ord("w"))
+    links = (raw[:-1] == ord(":")) & (raw[1:] == ord("/"))
+    suspects = like.copy()
+    for places in (begins[:-1] & letters[1:] | links, _digits(raw, 3)):
+        suspects[rows_at(starts, places)] = True
+    return _matches_of(answers, suspects, ADVERTISEMENT)
+
+
+def _may_be_personal(questions: Strings) -> Flags:
+    """Which rows have a `PERSONAL`, looked for where there are four digits in a row or the sign that is in
+    every address."""
+    raw, starts = raw_bytes(questions)
+    suspects = np.zeros(len(questions), bool)
+    for places in (raw == ord("@"), _digits(raw, 4)):
+        suspects[rows_at(starts, places)] = True
+    return _matches_of(questions, suspects, PERSONAL)
+
+
+def _digits(raw: npt.NDArray[np.uint8], count: int) -> Flags:
+    """Where so many digits in a row begin."""
+    digits = (raw - np.uint8(ord("0"))) < 10
+    begins = max(0, len(digits) - count + 1)
+    found: Flags = digits[:begins].copy()
+    for place in range(1, count):
+        found &= digits[place : begins + place]
+    return found
+
+
+def _matches_of(column: Strings, suspects: Flags, pattern: str) -> Flags:
+    """`_matches` of the rows that are suspects; the others have none."""
+    found = np.zeros(len(column), bool)
+    if suspects.any():
+        found[suspects] = _matches(column.filter(pa.array(suspects)), pattern)
+    return found
 
 
 @functools.cache
@@ -159,7 +228,7 @@ def _matches(column: Strings, pattern: str) -> Flags:
 
 # Characters of a wrong encoding
 
-_RARE, _PRIVATE, _LATIN, _SUSPECT, _CONTROL, _SPACE = 1, 2, 4, 8, 16, 32
+_RARE, _PRIVATE, _LATIN, _SUSPECT, _CONTROL, _SPACE, _SECOND, _FIRST = (1 << bit for bit in range(8))
 
 
 def _strange(of: Texts, kinds: npt.NDArray[np.uint8], rows: Counts) -> Flags:
@@ -209,6 +278,9 @@ def _kinds() -> npt.NDArray[np.uint8]:
             table[code] = _LATIN
     for char in "\ufffd锟烫屯\u20ac":
         table[ord(char)] |= _SUSPECT
+    for chars, kind in ((_SECONDS, _SECOND), (_FIRSTS, _FIRST), (_LETTERS, _SUSPECT)):
+        for char in chars:
+            table[ord(char)] |= kind
     controls = re.compile(_CONTROLS.replace("\\x{", "\\u").replace("}", ""))
     for code in (*range(0x100), 0xFEFF, *range(0x2000, 0x2100)):
         if controls.match(chr(code)):

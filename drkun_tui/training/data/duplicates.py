@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,21 +27,23 @@ _LIKELY = 0.6
 """The share of equal bins below which a pair is not worth comparing: four standard deviations under
 `SAME`."""
 
-_PAIRS_AT_ONCE = 20_000
+_PAIRS_AT_ONCE = 4_000
 _NOTHING = np.uint16(0xFFFF)
 
 Signatures = npt.NDArray[np.uint16]
 Pairs = tuple[Counts, Counts]
+_Number = TypeVar("_Number", np.int64, np.uint64)
 
 
 def keys(texts: Texts) -> Hashes:
     """A hash of each whole text, 64 bits: equal texts have equal ones, and among a million different texts
     the chance of two equal ones is below one in ten million."""
-    places = np.arange(len(texts.codes), dtype=np.uint64) - np.repeat(
-        texts.starts[:-1].astype(np.uint64), texts.lengths
-    )
-    mixed = mix(texts.codes.astype(np.uint64) | (places << np.uint64(32)))
-    ends = np.concatenate([np.zeros(1, np.uint64), np.cumsum(mixed, dtype=np.uint64)])
+    places = np.arange(len(texts.codes), dtype=np.uint64)
+    places -= np.repeat(texts.starts[:-1].astype(np.uint64), texts.lengths)
+    places <<= np.uint64(32)
+    places |= texts.codes
+    ends = np.zeros(len(places) + 1, np.uint64)
+    np.cumsum(mix(places), out=ends[1:])
     return mix((ends[texts.starts[1:]] - ends[texts.starts[:-1]]) ^ texts.lengths.astype(np.uint64))
 
 
@@ -71,15 +75,23 @@ def grams(texts: Texts) -> Grams:
     """Every run of `GRAM` characters. The edges of a text count as characters, so that its first and last
     ones are in as many runs as any other: 头痛怎么办 is not almost 胃痛怎么办."""
     count, edge = len(texts.starts) - 1, GRAM - 1
-    rows = texts.rows()
-    codes = np.zeros(len(texts.codes) + edge * (count + 1), np.uint64)
-    codes[np.arange(len(texts.codes)) + edge * (rows + 1)] = texts.codes
+    edges = texts.starts + edge * np.arange(count + 1)
+    inside = np.ones(len(texts.codes) + edge * (count + 1), bool)
+    for place in range(edge):
+        inside[edges + place] = False
+    codes = np.zeros(len(inside), np.uint64)
+    codes[inside] = texts.codes
     # 21 bits hold any code point.
-    packed = codes[:-2] << np.uint64(42) | codes[1:-1] << np.uint64(21) | codes[2:]
+    packed = codes[:-2] << np.uint64(21)
+    packed |= codes[1:-1]
+    packed <<= np.uint64(21)
+    packed |= codes[2:]
     # A run belongs to the text whose edge or character it begins with.
     whose = np.repeat(np.arange(count), texts.lengths + edge)
     says = packed != 0
-    return Grams(mix(packed[says]), whose[says])
+    if not says.all():
+        packed, whose = packed[says], whose[says]
+    return Grams(mix(packed), whose)
 
 
 def signatures(texts: Texts) -> Signatures:
@@ -88,24 +100,31 @@ def signatures(texts: Texts) -> Signatures:
     share of equal bins estimates the Jaccard index of two texts. A text without a run is all 0xFFFF."""
     count = len(texts.starts) - 1
     found = grams(texts)
-    least = np.full(count * BINS, _NOTHING, np.uint16)
-    bins = found.rows * BINS + (found.hashes >> np.uint64(59)).astype(np.int64)
+    table = np.full((BINS, count), _NOTHING, np.uint16)
+    bins = (found.hashes >> np.uint64(59)).view(np.int64)
+    bins *= count
+    bins += found.rows
     # 0xFFFF is kept for an empty bin.
-    values = np.minimum(found.hashes & np.uint64(0xFFFF), np.uint64(0xFFFE)).astype(np.uint16)
-    np.minimum.at(least, bins, values)
-    table = least.reshape(count, BINS)
+    values = np.minimum(found.hashes.astype(np.uint16), np.uint16(0xFFFE))
+    np.minimum.at(table.reshape(-1), bins, values)
     empty = table == _NOTHING
     filled = table.copy()
     carried = np.full(count, _NOTHING, np.uint16)
     away = np.zeros(count, np.uint16)
+    nothing_yet = np.ones(count, bool)
     # Twice around, so that the last bins find the first ones.
-    for column in [*range(BINS - 1, -1, -1)] * 2:
-        is_empty = empty[:, column]
-        carried = np.where(is_empty, carried, table[:, column])
-        away = np.where(is_empty, away + np.uint16(1), np.uint16(0)).astype(np.uint16)
+    for turn, place in itertools.product(range(2), range(BINS - 1, -1, -1)):
+        is_empty = empty[place]
+        if turn:
+            nothing_yet &= is_empty
+            if not nothing_yet.any():
+                break
+        carried = np.where(is_empty, carried, table[place])
+        away += np.uint16(1)
+        away *= is_empty
         borrowed = carried + away * np.uint16(0x9E37)
-        filled[:, column] = np.where(is_empty & (carried != _NOTHING), borrowed, table[:, column])
-    return filled
+        filled[place] = np.where(is_empty & (carried != _NOTHING), borrowed, table[place])
+    return np.ascontiguousarray(filled.T)
 
 
 def near(of_rows: Signatures, texts_of: Callable[[Counts], Texts]) -> Pairs:
@@ -132,20 +151,18 @@ def near(of_rows: Signatures, texts_of: Callable[[Counts], Texts]) -> Pairs:
 
 
 def _candidates(of_rows: Signatures) -> Pairs:
-    told = (of_rows != _NOTHING).any(axis=1)
+    told = np.flatnonzero((of_rows != _NOTHING).any(axis=1))
     bands = np.ascontiguousarray(of_rows).view(np.uint64)
     found = []
     for band in bands.T:
-        order = np.argsort(band, kind="stable")
-        order = order[told[order]]
-        ranked = band[order]
-        if not len(ranked):
+        rows, ranked = _meeting(band[told], told)
+        if not len(rows):
             continue
         begins = np.concatenate([[True], ranked[1:] != ranked[:-1]])
-        first = order[np.maximum.accumulate(np.where(begins, np.arange(len(ranked)), 0))]
-        before = np.concatenate([order[:1], order[:-1]])
-        found += [others[~begins] * len(of_rows) + order[~begins] for others in (first, before)]
-    joined = np.unique(np.concatenate(found)) if found else np.zeros(0, np.int64)
+        first = rows[np.maximum.accumulate(np.where(begins, np.arange(len(rows)), 0))]
+        before = np.concatenate([rows[:1], rows[:-1]])
+        found += [others[~begins] * len(of_rows) + rows[~begins] for others in (first, before)]
+    joined = _distinct(np.concatenate(found)) if found else np.zeros(0, np.int64)
     earlier, later = np.divmod(joined, max(1, len(of_rows)))
     likely = np.zeros(len(later), bool)
     for begin in range(0, len(later), _PAIRS_AT_ONCE):
@@ -154,6 +171,29 @@ def _candidates(of_rows: Signatures) -> Pairs:
     earlier, later = earlier[likely], later[likely]
     by_later = np.lexsort((earlier, later))
     return earlier[by_later], later[by_later]
+
+
+def _meeting(values: Hashes, rows: Counts) -> tuple[Counts, Hashes]:
+    """The rows whose value another row has too, and that value: by value, then by row. Few are, so the quick
+    sort that keeps no order goes first."""
+    order = np.argsort(values)
+    ranked = values[order]
+    again = ranked[1:] == ranked[:-1]
+    several = np.zeros(len(ranked), bool)
+    several[1:] |= again
+    several[:-1] |= again
+    meeting, shared = rows[order[several]], ranked[several]
+    return meeting[np.lexsort((meeting, shared))], shared
+
+
+def _distinct(values: npt.NDArray[_Number]) -> npt.NDArray[_Number]:
+    """Each value once, in order; sorts its argument. numpy's own `unique` hashes, which takes ten times as
+    long."""
+    values.sort()
+    distinct: npt.NDArray[_Number] = values[
+        np.concatenate([[True], values[1:] != values[:-1]])[: len(values)]
+    ]
+    return distinct
 
 
 def jaccard(ones: Texts, others: Texts) -> npt.NDArray[np.float64]:
@@ -165,10 +205,7 @@ def jaccard(ones: Texts, others: Texts) -> npt.NDArray[np.float64]:
     for side, found in enumerate((grams(ones), grams(others))):
         run = found.hashes >> np.uint64(24) << np.uint64(1)
         sides.append((found.rows.astype(np.uint64) << np.uint64(41)) | run | np.uint64(side))
-    # Sorted by hand: numpy's own `unique` hashes, which takes ten times as long.
-    every = np.concatenate(sides)
-    every.sort()
-    every = every[np.concatenate([[True], every[1:] != every[:-1]])[: len(every)]]
+    every = _distinct(np.concatenate(sides))
     runs = every >> np.uint64(1)
     pairs = (every >> np.uint64(41)).astype(np.int64)
     both = np.bincount(pairs[1:][runs[1:] == runs[:-1]], minlength=count)

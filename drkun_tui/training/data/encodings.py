@@ -26,6 +26,9 @@ _WRONG_SHARE = 0.1
 _PLAUSIBLE_SHARE = 0.9
 """Of the characters of a UTF-16 file without a mark, at least so many belong to a text."""
 
+_NO_TEXT = bytes(code for code in range(32) if chr(code) not in "\t\n\r\f\x0b\x1b")
+"""Control characters that stand in no text."""
+
 
 def find(path: Path) -> tuple[str, bool]:
     """The encoding of a file in Python's name for it, and whether every byte of the file is right in it as
@@ -68,7 +71,8 @@ def _several_bytes(sample: bytes, path: Path) -> str:
 
 def _is_noise(text: str) -> bool:
     """Control characters beyond what a text has."""
-    controls = sum(text.count(chr(code)) for code in range(32) if chr(code) not in "\t\n\r\f\x0b\x1b")
+    plain = text.encode("ascii", "ignore")
+    controls = len(plain) - len(plain.translate(None, _NO_TEXT))
     return controls > 0.01 * len(text) + 1
 
 
@@ -112,17 +116,22 @@ class Utf8(io.RawIOBase):
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        """At most as much as fits; 0 at the end."""
-        while not self._ready and not self._ended:
-            chunk = self._file.read(CHUNK)
-            self.taken += len(chunk)
-            self._ended = not chunk
-            text = self._decoder.decode(chunk, final=self._ended)
-            # A decoder may let lone surrogates pass, UTF-8 does not.
-            self._ready = memoryview(text.encode("utf8", "replace"))
-        count = min(len(buffer), len(self._ready))
-        buffer[:count] = self._ready[:count]
-        self._ready = self._ready[count:]
+        """As much as fits and there is; 0 at the end. Whoever parses blocks is given whole ones."""
+        count = 0
+        while count < len(buffer):
+            while not self._ready and not self._ended:
+                chunk = self._file.read(CHUNK)
+                self.taken += len(chunk)
+                self._ended = not chunk
+                text = self._decoder.decode(chunk, final=self._ended)
+                # A decoder may let lone surrogates pass, UTF-8 does not.
+                self._ready = memoryview(text.encode("utf8", "replace"))
+            some = min(len(buffer) - count, len(self._ready))
+            if not some:
+                break
+            buffer[count : count + some] = self._ready[:some]
+            self._ready = self._ready[some:]
+            count += some
         return count
 
     def close(self) -> None:

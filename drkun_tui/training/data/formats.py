@@ -6,12 +6,13 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
@@ -19,7 +20,7 @@ import pyarrow.parquet as parquet
 
 from drkun_tui.training.data import encodings
 from drkun_tui.training.data.summary import data_error
-from drkun_tui.training.data.text import Table
+from drkun_tui.training.data.text import Counts, Table
 
 BLOCK = 4 << 20
 """Bytes of a text file that are parsed at once."""
@@ -48,7 +49,7 @@ class Batch:
     """
 
     table: Table
-    numbers: list[int]
+    numbers: Sequence[int] | Counts
     malformed: dict[int, str]
     bytes_read: int
 
@@ -226,7 +227,7 @@ class Reader:
                 total, number = file.metadata.num_rows, 0
                 for batch in file.iter_batches(batch_size=ROWS_AT_ONCE):
                     table = as_texts(pa.Table.from_batches([batch]))
-                    numbers = list(range(number, number + len(table)))
+                    numbers = np.arange(number, number + len(table))
                     number += len(table)
                     yield Batch(table, numbers, {}, self.size * number // max(1, total))
         except pa.ArrowException as error:
@@ -246,11 +247,11 @@ def distinct(names: list[str]) -> list[str]:
     return made
 
 
-def _numbered(count: int, begin: int, malformed: Mapping[int, str]) -> tuple[list[int], int]:
+def _numbered(count: int, begin: int, malformed: Mapping[int, str]) -> tuple[Sequence[int] | Counts, int]:
     """The numbers of `count` rows from `begin` on that are not malformed, and the number behind them and
     behind the malformed ones that follow."""
     if not malformed:
-        return list(range(begin, begin + count)), begin + count
+        return np.arange(begin, begin + count), begin + count
     numbers: list[int] = []
     while len(numbers) < count:
         if begin not in malformed:

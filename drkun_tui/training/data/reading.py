@@ -157,35 +157,47 @@ def _clean(of: _Batch, first: int, source: str, options: Data) -> Cleaned:
     """A batch in the canonical columns, judged. Malformed rows come last, their text as the question."""
     batch, count = of.batch, len(of.batch.numbers)
     texts = {name: pa.array([], pa.string()) for name in shapes.TEXTS}
-    garbled = np.zeros(count, bool)
+    garbled = advertising = np.zeros(count, bool)
+    asked = None
     if of.shape is not None and count:
         for name, column in shapes.canonical(batch.table, of.shape).items():
+            texts[name] = column
             # A history is JSON, in which every control character is spelt out.
-            texts[name], wrong = (column, garbled) if name == "history" else cleaning.tidied(column)
-            garbled = garbled | wrong
-    verdict = cleaning.judge(texts, options, garbled)
+            if name == "history":
+                continue
+            tidy = cleaning.tidied(column)
+            texts[name], garbled = tidy.column, garbled | tidy.garbled
+            if name == "question":
+                asked = tidy.whole
+            if name == "answer":
+                advertising = tidy.like_advertising
+    verdict = cleaning.judge(texts, options, garbled, advertising)
     lost = sorted(batch.malformed)
-    numbers = np.array([*batch.numbers, *lost], np.int64) + first
-    details = [verdict.details.get(row, "") for row in range(count)] + [""] * len(lost)
+    numbers = np.concatenate([np.asarray(batch.numbers, np.int64), np.array(lost, np.int64)]) + first
+    details = [""] * len(numbers)
+    for row, detail in verdict.details.items():
+        details[row] = detail
     for name, column in texts.items():
         filler = [batch.malformed[row] if name == "question" else "" for row in lost]
         texts[name] = pa.concat_arrays([column, pa.array(filler, pa.string())]) if lost else column
     reasons = np.concatenate([verdict.reasons, np.full(len(lost), CODES["malformed"], np.uint8)])
-    asked = folded(compared(texts))
+    words = compared(texts)
+    said = folded(words, asked if words is texts["question"] and not lost else None)
     table = pa.table(
         {
             "row": pa.array(numbers),
-            "source": pa.array([source] * len(numbers), pa.string()),
+            "source": pa.repeat(pa.scalar(source, pa.string()), len(numbers)),
             **texts,
             "detail": pa.array(details, pa.string()),
         }
     ).select(ROW_COLUMNS.names)
-    none = np.full((len(numbers), duplicates.BINS), 0xFFFF, np.uint16)
     return Cleaned(
         table=table,
         reasons=reasons,
-        keys=duplicates.keys(asked),
-        signatures=duplicates.signatures(asked) if options.near_duplicates else none,
+        keys=duplicates.keys(said),
+        signatures=duplicates.signatures(said)
+        if options.near_duplicates
+        else np.full((len(numbers), duplicates.BINS), 0xFFFF, np.uint16),
         lengths=np.stack([pc.utf8_length(texts[name]).to_numpy(zero_copy_only=False) for name in MEASURED]),
         personal=np.concatenate([verdict.personal, np.zeros(len(lost), bool)]),
     )

@@ -8,12 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from drkun_tui.engine import thinking
 from drkun_tui.training.data.summary import ROLES, data_error
-from drkun_tui.training.data.text import Strings, Table, has_byte
+from drkun_tui.training.data.text import Counts, Hashes, Strings, Table, raw_bytes, rows_at
 
 TEXTS = ("system", "question", "reasoning", "answer", "department", "history")
 """The canonical columns that come from a row; ``row`` and ``source`` say where it stood."""
@@ -47,6 +49,9 @@ _PLACEHOLDER = re.compile(
     r"(?i)(?:无|没有|暂无|空|如题|如上|同上|同标题|见标题|rt|null|none|nan|n/a|[-—./。？?…]+)[。.!！]?"
 )
 """An ask that only says: see the title."""
+
+_SHORT = 8
+"""Characters from which on a text is more than a placeholder."""
 
 _THINKS = r"^\s*(?:<|## Thinking)"
 _ENDS_THINKING = "</"
@@ -137,7 +142,7 @@ def canonical(table: Table, shape: Shape) -> dict[str, Strings]:
     def column(role: str) -> Strings:
         name = shape.columns.get(role)
         if name is None or name not in table.column_names:
-            return pa.array([""] * rows, pa.string())
+            return pa.repeat(pa.scalar("", pa.string()), rows)
         chunked = table[name]
         return chunked.combine_chunks() if isinstance(chunked, pa.ChunkedArray) else chunked
 
@@ -162,31 +167,68 @@ def canonical(table: Table, shape: Shape) -> dict[str, Strings]:
 
 
 def _joined(titles: Strings, asks: Strings) -> Strings:
-    """Title and text of a question, each once."""
-    pairs = zip(titles.to_pylist(), asks.to_pylist(), strict=True)
-    return pa.array([_question(title.strip(), ask.strip()) for title, ask in pairs], pa.string())
+    """Title and text of a question, each once. Rows that may need more than putting them together are those
+    where one is short, or as long as what it might be part of, or has the title's beginning in its text."""
+    if not len(titles):
+        return titles
+    titles, asks = pc.utf8_trim_whitespace(titles), pc.utf8_trim_whitespace(asks)
+    title_length, ask_length = (pc.utf8_length(of).to_numpy(zero_copy_only=False) for of in (titles, asks))
+    special = (title_length < _SHORT) | (ask_length < _SHORT) | (ask_length <= title_length)
+    special[_begun(titles, asks)] = True
+    joined = pc.binary_join_element_wise(titles, asks, "\n")
+    if not special.any():
+        return joined
+    rows = pa.array(special)
+    pairs = zip(titles.filter(rows).to_pylist(), asks.filter(rows).to_pylist(), strict=True)
+    made = [_question(title, ask) for title, ask in pairs]
+    return pc.replace_with_mask(joined, rows, pa.array(made, pa.string()))
+
+
+def _begun(titles: Strings, asks: Strings) -> Counts:
+    """Rows with the first eight bytes of their title in their text, and perhaps others; titles that are
+    shorter are not looked for."""
+    raw, starts = raw_bytes(titles)
+    text, begins = raw_bytes(asks)
+    if len(raw) < 8 or len(text) < 8:
+        return np.zeros(0, np.int64)
+    first = np.minimum(starts[:-1], len(raw) - 8)
+    wanted = np.repeat(_eights(raw)[first], np.diff(begins))[:-7]
+    return rows_at(begins, _eights(text) == wanted)
+
+
+def _eights(raw: npt.NDArray[np.uint8]) -> Hashes:
+    """The eight bytes at each place as one number."""
+    return np.ndarray((len(raw) - 7,), np.uint64, np.ascontiguousarray(raw).data, strides=(1,))
 
 
 def _question(title: str, ask: str) -> str:
-    if not ask or ask in title or (len(ask) < 8 and _PLACEHOLDER.fullmatch(ask)):
+    if not ask or ask in title or (len(ask) < _SHORT and _PLACEHOLDER.fullmatch(ask)):
         return title
-    if title in ask or (len(title) < 8 and _PLACEHOLDER.fullmatch(title)):
+    if title in ask or (len(title) < _SHORT and _PLACEHOLDER.fullmatch(title)):
         return ask
     return f"{title}\n{ask}"
 
 
 def _apart(reasoning: Strings, answers: Strings) -> tuple[Strings, Strings]:
     """Reasoning that stands in the answer, in its own column. A block that never ends leaves no answer."""
-    if not (has_byte(answers, "<") or has_byte(answers, "#")):
+    raw, starts = raw_bytes(answers)
+    suspects = rows_at(starts, (raw == ord("<")) | (raw == ord("#")))
+    if not len(suspects):
         return reasoning, answers
-    marked = pc.or_(pc.match_substring_regex(answers, _THINKS), pc.match_substring(answers, _ENDS_THINKING))
-    thoughts, texts = reasoning.to_pylist(), answers.to_pylist()
-    for row, is_marked in enumerate(marked.to_pylist()):
-        if is_marked:
-            split = thinking.split(texts[row])
-            thoughts[row] = thoughts[row] or split.thinking
-            texts[row] = split.answer
-    return pa.array(thoughts, pa.string()), pa.array(texts, pa.string())
+    some = answers.take(pa.array(suspects))
+    marked = pc.or_(pc.match_substring_regex(some, _THINKS), pc.match_substring(some, _ENDS_THINKING))
+    rows = np.zeros(len(answers), bool)
+    rows[suspects[marked.to_numpy(zero_copy_only=False)]] = True
+    if not rows.any():
+        return reasoning, answers
+    of = pa.array(rows)
+    split = [thinking.split(text) for text in answers.filter(of).to_pylist()]
+    told = reasoning.filter(of).to_pylist()
+    thoughts = [thought or apart.thinking for thought, apart in zip(told, split, strict=True)]
+    return (
+        pc.replace_with_mask(reasoning, of, pa.array(thoughts, pa.string())),
+        pc.replace_with_mask(answers, of, pa.array([apart.answer for apart in split], pa.string())),
+    )
 
 
 def _turns_of(text: str) -> list[dict[str, Any]]:

@@ -91,12 +91,21 @@ class Rows:
     def _drop_near(self) -> None:
         usable = np.flatnonzero(self._reasons == 0)
         with pa.memory_map(str(self._path)) as file:
-            every = pa.ipc.open_stream(file).read_all()
+            batches = list(pa.ipc.open_stream(file))
+            begins = np.cumsum([0, *map(len, batches)])
 
             def texts_of(some: Counts) -> Texts:
                 if self._stopped():
                     raise StoppedError
-                table = every.select(["history", "question"]).take(usable[some])
+                rows, places = np.unique(usable[some], return_inverse=True)
+                # Arrow would put whole columns together to take a few rows of them.
+                parts = np.split(rows, np.searchsorted(rows, begins[1:-1]))
+                taken = [
+                    batch.select(["history", "question"]).take(pa.array(part - begin))
+                    for batch, part, begin in zip(batches, parts, begins[:-1], strict=True)
+                    if len(part)
+                ]
+                table = pa.Table.from_batches(taken).combine_chunks().take(pa.array(places))
                 columns = {name: table[name].combine_chunks() for name in table.column_names}
                 return folded(compared(columns))
 

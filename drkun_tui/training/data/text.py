@@ -42,36 +42,51 @@ class Texts:
         """Characters of each row."""
         return np.diff(self.starts)
 
-    def rows(self) -> Counts:
-        """The number of the row of each character."""
-        return np.repeat(np.arange(len(self.starts) - 1), self.lengths)
-
-    def sums(self, of_each: npt.NDArray[Any]) -> Counts:
-        """The sum over each row of one number for each character."""
-        ends = np.concatenate([[0], np.cumsum(of_each, dtype=np.int64)])
-        sums: Counts = ends[self.starts[1:]] - ends[self.starts[:-1]]
-        return sums
-
 
 def texts(column: Strings) -> Texts:
     """The code points of a column without nulls."""
-    lengths = pc.utf8_length(column).to_numpy(zero_copy_only=False).astype(np.int64)
+    raw, offsets = raw_bytes(column)
+    if not len(raw):
+        return Texts(np.zeros(0, np.uint32), np.zeros(len(offsets), np.int64))
+    codes = np.frombuffer(str(raw.data, "utf8").encode("utf-32-le"), np.uint32)
+    starts = np.zeros(len(offsets), np.int64)
+    np.cumsum(pc.utf8_length(column).to_numpy(zero_copy_only=False), out=starts[1:])
+    return Texts(codes, starts)
+
+
+def raw_bytes(column: Strings) -> tuple[npt.NDArray[np.uint8], Counts]:
+    """The UTF-8 of all rows of a column without nulls, one after the other, and where each begins; at the end
+    where the last one ends."""
+    if not len(column):
+        return np.zeros(0, np.uint8), np.zeros(1, np.int64)
     offsets = np.frombuffer(column.buffers()[1], np.int32)[column.offset : column.offset + len(column) + 1]
+    first, last = int(offsets[0]), int(offsets[-1])
     data = column.buffers()[2]
-    raw = bytes(memoryview(data)[offsets[0] : offsets[-1]]) if data is not None and len(column) else b""
-    codes = np.frombuffer(raw.decode("utf8").encode("utf-32-le"), np.uint32)
-    return Texts(codes, np.concatenate([[0], np.cumsum(lengths)]))
+    raw = np.frombuffer(data, np.uint8)[first:last] if last > first else np.zeros(0, np.uint8)
+    return raw, offsets - np.int64(first)
 
 
-def has_byte(column: Strings, char: str) -> bool:
-    """Does a character of ASCII stand anywhere in the column? Far quicker than Arrow's search for it."""
-    data = column.buffers()[2]
-    return data is not None and bool((np.frombuffer(data, np.uint8) == ord(char)).any())
+def rows_at(starts: Counts, places: npt.NDArray[np.bool_]) -> Counts:
+    """The rows, each once, in which something stands.
+
+    Args:
+        starts: where each row begins, as in `Texts`.
+        places: of each place, whether it stands there.
+    """
+    rows = np.searchsorted(starts, np.flatnonzero(places), side="right") - 1
+    # In order already: `np.unique` would sort them.
+    found: Counts = rows[np.diff(rows, prepend=-1) > 0]
+    return found
 
 
-def folded(column: Strings) -> Texts:
-    """Only what says something: NFKC, case folded, without white space, punctuation and symbols."""
-    whole = texts(column)
+def folded(column: Strings, whole: Texts | None = None) -> Texts:
+    """Only what says something: NFKC, case folded, without white space, punctuation and symbols.
+
+    Args:
+        column: of texts.
+        whole: their code points, where somebody has them already.
+    """
+    whole = whole or texts(column)
     codes = _folding()[whole.codes]
     several = np.flatnonzero(codes == _MANY)
     if len(several):
@@ -84,8 +99,9 @@ def folded(column: Strings) -> Texts:
         # What even folding leaves as it is, such as a lone combining mark, stands for itself.
         codes = np.where(codes == _MANY, whole.codes, codes)
     says = codes != 0
-    counts = whole.sums(says)
-    return Texts(codes[says], np.concatenate([[0], np.cumsum(counts)]))
+    before = np.zeros(len(codes) + 1, np.int64)
+    np.cumsum(says, out=before[1:])
+    return Texts(codes[says], before[whole.starts])
 
 
 def _fold(text: str) -> str:
@@ -100,7 +116,9 @@ def _says(char: str) -> bool:
 def _folding() -> Codes:
     """What each code point folds to; 0 for what is left out."""
     table = np.zeros(sys.maxunicode + 1, np.uint32)
-    for code in range(sys.maxunicode + 1):
+    # Between its planes of ideographs and that of its tags Unicode has no character, and behind that only
+    # private ones.
+    for code in (*range(0x40000), *range(0xE0000, 0xF0000)):
         if 0x3400 <= code <= 0x9FFF or 0xAC00 <= code <= 0xD7A3 or 0x20000 <= code <= 0x2EBEF:
             table[code] = code
             continue
@@ -119,6 +137,9 @@ def _folding() -> Codes:
 def mix(values: Hashes) -> Hashes:
     """The finalizer of SplitMix64 (Steele, Lea and Flood 2014, doi:10.1145/2660193.2660195): every bit of
     the result depends on every bit of the value."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
+    mixed = values ^ (values >> np.uint64(30))
+    mixed *= np.uint64(0xBF58476D1CE4E5B9)
+    mixed ^= mixed >> np.uint64(27)
+    mixed *= np.uint64(0x94D049BB133111EB)
+    mixed ^= mixed >> np.uint64(31)
+    return mixed
