@@ -57,8 +57,6 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
     options: dict[str, str] = {}
     seen: Seen = ""
     """Stands the question, or nearly the same, in the data that the adapter was trained on?"""
-    red_flags: list[str] = []
-    """Signs of an emergency in it."""
 
 
 class Overlap(msgspec.Struct, frozen=True, kw_only=True):

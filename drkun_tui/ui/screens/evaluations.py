@@ -68,11 +68,14 @@ class EvaluationsScreen(Screen[None]):
         """Ids as they are listed."""
         self._progress = Progress()
         """Of the one that is shown."""
+        self._read_last = self._reading = ""
+        """Ids of the one whose events were read last, and while they are."""
         self._dirty = False
         self._against: dict[str, str] = {}
         """Ids of what people chose to compare with, by the ids of what is compared; "" for nothing."""
         self._found: dict[tuple[str, str], tuple[Difference, ...] | DrkunError] = {}
         """What comparisons have found, by the ids of before and after."""
+        self._comparing = ("", "")
 
     def compose(self) -> ComposeResult:
         """The list over the highlighted one."""
@@ -145,25 +148,28 @@ class EvaluationsScreen(Screen[None]):
     @on(RowList.Highlighted)
     def _highlighted(self) -> None:
         found = self.highlighted
-        if found is not None and (found.id != self._shown or not self._followed(found.id)):
+        if found is not None and found.id != self._read_last:
             self._shown = found.id
-            self._follow(found)
             self.query_one("#evaluation", LineView).scroll_home(animate=False)
+            self._follow(found)
+            # Another one may be compared with it.
             self.call_after_refresh(self.show_evaluations)
+        elif found is not None and found.running and found.id != self._reading:
+            # It was at its end, and goes on.
+            self._follow(found)
         self._dirty = True
         self.refresh_bindings()
 
-    def _followed(self, id: str) -> bool:
-        """Is it read already, or being read?"""
-        return any(worker.name == id for worker in self.workers)
-
     def _follow(self, evaluation: Evaluation) -> None:
+        self._read_last = self._reading = evaluation.id
         self._progress = Progress(prepared=evaluation.prepared)
-        self.run_worker(self._read(evaluation), name=evaluation.id, group="follow", exclusive=True)
+        self._read(evaluation)
 
+    @work(group="follow", exclusive=True)
     async def _read(self, evaluation: Evaluation) -> None:
         """Read how far it is, then what it tells; what is through has its result."""
         if evaluation.result is not None:
+            self._reading = ""
             return
         progress, offset = await self.app.evaluations.progress(evaluation.id)
         self._progress, self._dirty = progress, True
@@ -174,6 +180,7 @@ class EvaluationsScreen(Screen[None]):
         except (DrkunError, FileNotFoundError):
             # It was removed, here or by another program; the list says so.
             pass
+        self._reading = ""
         self.app.watch_evaluations()
 
     # What two say of each other
@@ -203,6 +210,7 @@ class EvaluationsScreen(Screen[None]):
             self._found[before, after] = await self.app.evaluations.compare(before, after)
         except DrkunError as error:
             self._found[before, after] = error
+        self._comparing = ("", "")
         self._dirty = True
 
     # What is painted
@@ -232,7 +240,8 @@ class EvaluationsScreen(Screen[None]):
             said = t("evaluation_screen.compared", model=model, when=evaluation_text.when(before.updated))
             lines += wrap([Span(said, "dim")], width)
             found = self._found.get((before.id, evaluation.id))
-            if found is None:
+            if found is None and self._comparing != (before.id, evaluation.id):
+                self._comparing = before.id, evaluation.id
                 self._compare(before.id, evaluation.id)
             lines += wrap([_verdict(found)], width)
         differences = found if isinstance(found, tuple) else ()
@@ -284,7 +293,6 @@ class EvaluationsScreen(Screen[None]):
         """Go on with what is not answered yet."""
         if (found := self.highlighted) is not None:
             await self._do(self.app.evaluations.resume(found.id))
-            self._follow(found)
 
     @work(group="dialog", exclusive=True)
     async def action_compare(self) -> None:
