@@ -51,7 +51,7 @@ def ready(home: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRe
     """Converters from a file; nobody's threads spin while they wait for each other."""
     monkeypatch.setenv(converters.SOURCE, str(publishing_files.source(request.config.cache)))
     monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
-    monkeypatch.setattr(ui_helpers, "PATIENCE_S", 400)
+    monkeypatch.setattr(ui_helpers, "PATIENCE_S", 300)
 
 
 # From the screens alone
@@ -122,7 +122,7 @@ async def test_from_the_screens_alone() -> None:
         await it.until(lambda: it.app.exports_now and not it.app.exports_now[0].running)
         assert it.app.exports_now[0].error is None, it.app.exports_now[0].error
         await it.press("escape")
-        await it.until(lambda: "starter-starter-cpu-Q8_0" in it.seen("#models"))
+        await it.until(lambda: "Q8_0" in it.seen("#models"))
         # The consultation.
         await highlight(it, GGUF)
         await it.press("enter")

@@ -15,6 +15,7 @@ from drkun_tui.ui.telling import Telling
 
 if TYPE_CHECKING:
     from drkun_tui.evaluation.evaluations import Evaluation, Evaluations
+    from drkun_tui.evaluation.protocol import Order
 
 WATCH_S = 1.0
 """How often they are looked at while one is at work."""
@@ -74,13 +75,16 @@ class EvaluationWatch(Telling):
             self.screen.highlight(id)
 
     @work(group="evaluate", exclusive=True)
-    async def evaluate(self, model: str, adapter: str = "", suite: str = "") -> None:
+    async def evaluate(
+        self, model: str, adapter: str = "", suite: str = "", like: Order | None = None
+    ) -> None:
         """Ask in a form what is to be measured, begin, and show it.
 
         Args:
             model: name of what answers.
             adapter: its name; "" for none.
             suite: path, or id of a training run; "" where it is not known yet.
+            like: filled in is what this one was asked.
         """
         from drkun_tui.ui.screens.new_evaluation import NewEvaluationScreen
 
@@ -88,7 +92,7 @@ class EvaluationWatch(Telling):
         settings = msgspec.structs.replace(
             self.settings, model=model, adapter=adapter or None, profile=profile
         )
-        order = await self.push_screen_wait(NewEvaluationScreen(settings, suite))
+        order = await self.push_screen_wait(NewEvaluationScreen(settings, suite, like))
         if order is None:
             return
         try:

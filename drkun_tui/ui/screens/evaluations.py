@@ -238,12 +238,11 @@ class EvaluationsScreen(Screen[None]):
         if before is not None:
             model = evaluation_text.asked(before)
             said = t("evaluation_screen.compared", model=model, when=evaluation_text.when(before.updated))
-            lines += wrap([Span(said, "dim")], width)
             found = self._found.get((before.id, evaluation.id))
             if found is None and self._comparing != (before.id, evaluation.id):
                 self._comparing = before.id, evaluation.id
                 self._compare(before.id, evaluation.id)
-            lines += wrap([_verdict(found)], width)
+            lines += wrap([Span(f"{said}  ", "dim"), _verdict(found)], width)
         differences = found if isinstance(found, tuple) else ()
         old = before.result if before is not None else None
         lines += [(), *evaluation_text.figure_lines(result, old, differences, width)]
@@ -275,11 +274,11 @@ class EvaluationsScreen(Screen[None]):
 
     def action_new(self) -> None:
         """Fill in a form, and begin one."""
-        settings = self.app.settings
-        if (found := self.highlighted) is not None:
-            settings = found.order.settings
-        suite = found.order.suite if found is not None else ""
-        self.app.evaluate(settings.model, settings.adapter or "", suite)
+        if (found := self.highlighted) is None:
+            self.app.evaluate(self.app.settings.model, self.app.settings.adapter or "")
+            return
+        order = found.order
+        self.app.evaluate(order.settings.model, order.settings.adapter or "", order.suite, order)
 
     @work(group="dialog", exclusive=True)
     async def action_stop(self) -> None:
@@ -369,7 +368,7 @@ def _verdict(found: tuple[Difference, ...] | DrkunError | None) -> Span:
         return Span(t("evaluation_screen.comparing"), "dim")
     if isinstance(found, DrkunError):
         return Span(clean(f"x {found.message}  {found.hint}"), "danger")
-    names = [t(f"evaluation.metric_{each.name}") for each in found if each.shown]
-    if not names:
+    shown = sum(each.shown for each in found)
+    if not shown:
         return Span(t("evaluation_screen.nothing_shown"), "strong")
-    return Span(t("evaluation_screen.some_shown", names=", ".join(names)), "strong")
+    return Span(t("evaluation_screen.some_shown", shown=shown, figures=len(found)), "strong")

@@ -47,6 +47,7 @@ class NewEvaluationScreen(Screen[Order | None]):
     Args:
         settings: with the model and the adapter that are meant.
         suite: path, or id of a training run; by default the run that made the adapter.
+        like: what another one was asked, so that the two can be compared.
     """
 
     CSS_PATH = "../styles/evaluation.tcss"
@@ -60,8 +61,9 @@ class NewEvaluationScreen(Screen[Order | None]):
         Binding("escape", "leave", "keys.leave_evaluation_form", id="neweval.leave"),
     ]
 
-    def __init__(self, settings: Settings, suite: str = "") -> None:
+    def __init__(self, settings: Settings, suite: str = "", like: Order | None = None) -> None:
         super().__init__()
+        self._like = like
         self._settings = settings
         self._suite = suite
         self._errors: dict[str, str] = {}
@@ -84,7 +86,7 @@ class NewEvaluationScreen(Screen[Order | None]):
     def on_mount(self) -> None:
         """Fill in what is known; what is asked first is not."""
         self.query_one(Header).here = "models"
-        adapter = self._settings.adapter or ""
+        adapter, like = self._settings.adapter or "", self._like
         made = next(
             (run.id for run in self.app.runs_now if adapter and run.recipe.adapter.name == adapter), ""
         )
@@ -92,10 +94,10 @@ class NewEvaluationScreen(Screen[Order | None]):
             "model": self._settings.model,
             "adapter": adapter,
             "suite": self._suite or made,
-            "task": TASKS[0],
-            "limit": str(LIMIT),
-            "length": str(self._settings.sampling.max_tokens),
-            "sequences": "0",
+            "task": like.task if like else TASKS[0],
+            "limit": str(like.limit if like else LIMIT),
+            "length": str((like.settings if like else self._settings).sampling.max_tokens),
+            "sequences": str(like.sequences if like else 0),
         }
         with self.prevent(Input.Changed):
             for name, value in values.items():
