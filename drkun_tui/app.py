@@ -29,6 +29,7 @@ from drkun_tui.errors import EXIT_FAILED, DrkunError
 from drkun_tui.i18n import t
 from drkun_tui.settings import Settings
 from drkun_tui.ui import terminal, theme
+from drkun_tui.ui.evaluation_watch import EvaluationWatch
 from drkun_tui.ui.fetching import Fetching
 from drkun_tui.ui.publishing_watch import PublishingWatch
 from drkun_tui.ui.screens.consult import ConsultScreen
@@ -57,7 +58,7 @@ LEAVE_S = 2.0
 """What the workers get to end when the program is left."""
 
 
-class DrkunApp(Fetching, TrainingWatch, PublishingWatch):
+class DrkunApp(Fetching, TrainingWatch, PublishingWatch, EvaluationWatch):
     """See the module.
 
     Args:
@@ -135,6 +136,7 @@ class DrkunApp(Fetching, TrainingWatch, PublishingWatch):
         self.watch_downloads()
         self.watch_runs()
         self.watch_publishing()
+        self.watch_evaluations()
         self.run_worker(_warm_up, thread=True)
 
     # Settings

@@ -85,7 +85,16 @@ DATA_ONLY = {name for name in MODULES if name.startswith("drkun_tui.training.dat
 
 DATA_ONLY |= {
     f"drkun_tui.evaluation.{name}"
-    for name in ("asking", "comparison", "overlap", "resampling", "suite", "tally", "text_metrics")
+    for name in (
+        "asking",
+        "comparing",
+        "comparison",
+        "overlap",
+        "resampling",
+        "suite",
+        "tally",
+        "text_metrics",
+    )
 }
 """What reads suites and measures answers: in an evaluation's process, and where two are compared."""
 
@@ -155,6 +164,7 @@ def test_commands_take_only_text_tools_from_the_screens() -> None:
     allowed = (
         "drkun_tui.ui.comparison_text",
         "drkun_tui.ui.data_text",
+        "drkun_tui.ui.evaluation_text",
         "drkun_tui.ui.model_rows",
         "drkun_tui.ui.progress",
         "drkun_tui.ui.publishing_text",

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import msgspec
 
 from drkun_tui import hardware, profiles
+from drkun_tui.consult import safety
 from drkun_tui.engine.client import EngineClient
 from drkun_tui.engine.protocol import (
     ChatMessage,
@@ -147,7 +148,7 @@ def _marked(asked: _Asked) -> Answered:
         repeats=marks.repeats(asked.thinking + asked.answer),
         bleu=text_metrics.bleu(asked.answer, item.expected) if answer else (),
         rouge=text_metrics.rouge(asked.answer, item.expected) if answer else (),
-        advised=marks.advises_emergency(asked.answer) if item.red_flags else None,
+        advised=marks.advises_emergency(asked.answer) if answer and safety.red_flags(item.question) else None,
     )
 
 

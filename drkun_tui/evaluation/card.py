@@ -9,7 +9,9 @@ from pathlib import Path
 from drkun_tui.evaluation.faults import evaluation_error
 from drkun_tui.evaluation.protocol import Difference, Result, written
 from drkun_tui.jobs.detached import write_whole
-from drkun_tui.library import provenance
+from drkun_tui.library import inventory, provenance
+from drkun_tui.library.plan import folders
+from drkun_tui.settings import Settings
 
 CARD = "README.md"
 HEADING = "## Evaluation"
@@ -66,6 +68,28 @@ def section(result: Result, before: Result | None = None, differences: Sequence[
     if before:
         told += " Differences by McNemar's exact test or the paired bootstrap, at 95 %."
     return f"### {result.suite}\n\n{table}\n\n{told}\n\n{result.signature}.\n"
+
+
+def add(
+    settings: Settings, result: Result, before: Result | None = None, differences: Sequence[Difference] = ()
+) -> Path:
+    """Put what an evaluation has found into the card of its adapter; the card.
+
+    Args:
+        settings: with which it was evaluated.
+
+    Raises:
+        DrkunError: ``no_card``, ``unwritable``, or there is no such adapter any more.
+    """
+    if not settings.adapter:
+        raise evaluation_error("no_card", folder=result.model)
+    adapter = inventory.find(settings.adapter, folders(settings))
+    try:
+        write(adapter.path, section(result, before, differences))
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise evaluation_error("unwritable", folder=str(adapter.path), reason=reason) from error
+    return adapter.path / CARD
 
 
 def write(adapter: Path, text: str) -> None:

@@ -22,9 +22,12 @@ import msgspec
 from drkun_tui import paths
 from drkun_tui.errors import DrkunError
 from drkun_tui.evaluation.faults import error_of, evaluation_error
+from drkun_tui.evaluation.progress import Progress
 from drkun_tui.evaluation.protocol import (
     ENDED,
     Answered,
+    Compared,
+    Difference,
     Event,
     Failed,
     Order,
@@ -32,13 +35,15 @@ from drkun_tui.evaluation.protocol import (
     Prepared,
     Result,
     decode,
+    decode_compared,
 )
-from drkun_tui.jobs import detached
+from drkun_tui.jobs import Job, detached, ended_by
 from drkun_tui.jobs.roster import Kind, Roster
 
 KeptT = TypeVar("KeptT")
 
 JOB = "drkun_tui.evaluation.job"
+COMPARING = "drkun_tui.evaluation.comparing"
 ORDER, PREPARED, RESULT = "order.json", "prepared.json", "result.json"
 
 STOP_S = 20.0
@@ -128,6 +133,39 @@ class Evaluations(Roster[Evaluation, Event]):
         if found.running:
             raise evaluation_error("still_running", id=found.id)
         await asyncio.to_thread(detached.remove, self.root / found.id)
+
+    async def progress(self, id: str) -> tuple[Progress, int]:
+        """How far one is, and the offset behind what that was read from, for `follow`."""
+        return await asyncio.to_thread(self._progress, id)
+
+    def _progress(self, id: str) -> tuple[Progress, int]:
+        # Where it ends is asked first: what is told meanwhile is left to whoever follows it.
+        offset = detached.last_events(self.root / id, decode)[1]
+        progress = Progress()
+        for event in detached.events(self.root / id, decode, offset):
+            progress.add(event)
+        return progress, offset
+
+    async def compare(self, before: str, after: str) -> tuple[Difference, ...]:
+        """The differences between two that are through, found by a child process.
+
+        Raises:
+            DrkunError: ``no_evaluation``, ``no_result``, ``other_questions``; ``internal``, the child died.
+        """
+        log = paths.home() / "comparing.log"
+        job: Job[Compared] = Job(COMPARING, decode_compared, log, (str(self.root), before, after))
+        try:
+            await job.start()
+            told = await job.next_event()
+        except OSError as error:
+            raise evaluation_error("internal", reason=error.strerror or str(error)) from error
+        finally:
+            await job.close()
+        if told is None:
+            raise evaluation_error("internal", reason=ended_by(job.exit_code))
+        if told.kind:
+            raise error_of(told.kind, told.values)
+        return told.differences
 
     def answers(self, id: str) -> Iterator[Answered]:
         """Everything that was answered so far, one after the other from the disk."""

@@ -161,6 +161,7 @@ async def _work(order: Order, teller: Teller) -> None:
         detached.write_whole(folder / PREPARED, msgspec.json.encode(prepared))
     elif prepared.subject != subject:
         raise evaluation_error("model_changed", model=plan.model.name)
+    _comparable(order, prepared, teller.folder)
     teller.event(prepared)
 
     done = bytearray(prepared.questions)
@@ -223,6 +224,17 @@ def _loaded(plan: Plan, engine: EngineClient) -> Loaded:
         context_length=ready.context_length,
         at=time.time(),
     )
+
+
+def _comparable(order: Order, prepared: Prepared, folder: Path) -> None:
+    """Nothing is asked where the comparison that is wanted cannot be made.
+
+    Raises:
+        DrkunError: ``other_questions``.
+    """
+    before = read_kept(folder.parent / order.against / RESULT, Result) if order.against else None
+    if before is not None and before.fingerprint != prepared.fingerprint:
+        raise evaluation_error("other_questions", before=before.id, after=folder.name)
 
 
 def _source(order: Order) -> tuple[Path, str]:

@@ -32,6 +32,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     """Most questions, drawn by their content; 0 is all of them."""
     sequences: int = 0
     """Questions at once; 0 chooses by the engine and the memory."""
+    against: str = ""
+    """Id of the evaluation that this one will be compared with; "" for none."""
     settings: Settings
     """Model, adapter, sampling and whatever else decides an answer."""
 
@@ -55,8 +57,6 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
     options: dict[str, str] = {}
     seen: Seen = ""
     """Stands the question, or nearly the same, in the data that the adapter was trained on?"""
-    red_flags: list[str] = []
-    """Signs of an emergency in it."""
 
 
 class Overlap(msgspec.Struct, frozen=True, kw_only=True):
@@ -184,6 +184,15 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
     """Is there a difference? By the test for shares, else by the interval, which then has no zero in it."""
 
 
+class Compared(msgspec.Struct, frozen=True, kw_only=True):
+    """What a comparison has found, or why there is none."""
+
+    differences: tuple[Difference, ...] = ()
+    kind: str = ""
+    """Of the failure."""
+    values: Values = {}
+
+
 SHARES = ("accuracy", "department", "parsed", "ends", "closes", "repeats", "advised")
 """Figures from 0 to 1, of questions with options, of departments, and of all."""
 
@@ -241,3 +250,13 @@ def encode(event: Event) -> bytes:
 def decode(line: bytes) -> Event:
     """Raises `msgspec.MsgspecError` on anything that is no event."""
     return _DECODER.decode(line)
+
+
+def encode_compared(compared: Compared) -> bytes:
+    """One line, without its end."""
+    return _ENCODER.encode(compared)
+
+
+def decode_compared(line: bytes) -> Compared:
+    """Raises `msgspec.MsgspecError` on anything else."""
+    return msgspec.json.decode(line, type=Compared)

@@ -20,7 +20,6 @@ from typing import BinaryIO
 import msgspec
 import pyarrow as pa
 
-from drkun_tui.consult import safety
 from drkun_tui.errors import DrkunError
 from drkun_tui.evaluation import choices
 from drkun_tui.evaluation.faults import StopRequested, evaluation_error
@@ -209,7 +208,6 @@ def _item(row: Row, departments: Sequence[str]) -> Item:
         else dict.fromkeys(departments, "")
         if row.task == "department"
         else {},
-        red_flags=safety.red_flags(row.question) if row.task == "answer" else [],
     )
 
 

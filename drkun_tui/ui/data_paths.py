@@ -14,18 +14,23 @@ DEMO = "demo"
 
 
 class ExistingPath(Suggester):
-    """Completes what is typed to a file or folder that is there."""
+    """Completes what is typed to a file or folder that is there.
 
-    def __init__(self) -> None:
+    Args:
+        demo: the dialogues that come with the program can be meant, too.
+    """
+
+    def __init__(self, *, demo: bool = True) -> None:
         super().__init__(use_cache=False, case_sensitive=True)
+        self._demo = demo
 
     async def get_suggestion(self, value: str) -> str | None:
         """The first that begins so."""
-        return await asyncio.to_thread(_completed, value)
+        return await asyncio.to_thread(_completed, value, self._demo)
 
 
-def _completed(value: str) -> str | None:
-    if value and DEMO.startswith(value):
+def _completed(value: str, demo: bool) -> str | None:
+    if demo and value and DEMO.startswith(value):
         return DEMO
     if "/" not in value:
         return None

@@ -61,6 +61,8 @@ class ModelsScreen(Screen[None]):
         Binding("s", "scale", "keys.scale", id="models.scale", show=False),
         Binding("e", "export", "keys.export_model", id="models.export"),
         Binding("p", "publish", "keys.publish", id="models.publish", show=False),
+        Binding("t", "evaluate", "keys.evaluate", id="models.evaluate"),
+        Binding("l", "evaluations", "keys.evaluations", id="models.evaluations", show=False),
         Binding("delete,x", "remove", "keys.remove", id="models.remove"),
         Binding("space", "pause", "keys.pause", id="models.pause"),
         Binding("tab", "app.focus_next", "keys.switch", id="models.switch", show=False),
@@ -314,6 +316,21 @@ class ModelsScreen(Screen[None]):
             return
         self.app.push_screen(PublishScreen(made))
 
+    def action_evaluate(self) -> None:
+        """Measure the model on a suite."""
+        if (entry := self._chosen) is None:
+            return
+        model = entry.model
+        if model.is_adapter and entry.base is None:
+            self._offer_base(model)
+        else:
+            answering = entry.base or model
+            self.app.evaluate(answering.name, model.name if model.is_adapter else "")
+
+    def action_evaluations(self) -> None:
+        """What was measured so far."""
+        self.app.show_evaluations()
+
     @work(group="dialog", exclusive=True)
     async def action_scale(self) -> None:
         """Ask how strongly the adapter changes its base."""
@@ -390,7 +407,7 @@ class ModelsScreen(Screen[None]):
         """Offer only what can be done with what is highlighted."""
         if action == "pause":
             return self._download is not None
-        if action in ("view", "card", "rename", "publish"):
+        if action in ("view", "card", "rename", "publish", "evaluate"):
             return self._chosen is not None
         if action == "export":
             return self._chosen is not None and self._chosen.model.kind in (Kind.LORA, Kind.BASE)

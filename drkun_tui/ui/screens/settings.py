@@ -27,10 +27,12 @@ from drkun_tui.ui.screens.compare import CompareScreen
 from drkun_tui.ui.screens.confirm import Confirm
 from drkun_tui.ui.screens.consult import ConsultScreen
 from drkun_tui.ui.screens.contestants import ChooseContestants
+from drkun_tui.ui.screens.evaluations import EvaluationsScreen
 from drkun_tui.ui.screens.export import ExportScreen
 from drkun_tui.ui.screens.fetch import FetchScreen
 from drkun_tui.ui.screens.help import HelpScreen
 from drkun_tui.ui.screens.models import ModelsScreen
+from drkun_tui.ui.screens.new_evaluation import NewEvaluationScreen
 from drkun_tui.ui.screens.new_run import NewRunScreen
 from drkun_tui.ui.screens.pages import Pages
 from drkun_tui.ui.screens.publish import PublishScreen
@@ -133,6 +135,8 @@ class SettingsScreen(Screen[None]):
             RecipeEditor,
             ExportScreen,
             PublishScreen,
+            EvaluationsScreen,
+            NewEvaluationScreen,
         )
         return (type(self.app), Prompt, ConversationList, LineView, RowList, *places, *dialogs)
 

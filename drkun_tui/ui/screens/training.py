@@ -56,6 +56,7 @@ class TrainingScreen(Screen[None]):
         Binding("s", "stop", "keys.stop_run", id="training.stop"),
         Binding("r", "resume", "keys.resume_run", id="training.resume"),
         Binding("c", "chat", "keys.chat_with", id="training.chat"),
+        Binding("e", "evaluate", "keys.evaluate", id="training.evaluate"),
         Binding("m", "mark", "keys.mark_run", id="training.mark"),
         Binding("l", "log", "keys.log", id="training.log"),
         Binding("x", "cancel", "keys.cancel_run", id="training.cancel"),
@@ -254,7 +255,7 @@ class TrainingScreen(Screen[None]):
             return run is not None and run.running
         if action == "resume":
             return run is not None and run.phase in ("stopped", "failed")
-        if action == "chat":
+        if action in ("chat", "evaluate"):
             return run is not None and run.phase == "done"
         if action in ("mark", "log"):
             return run is not None
@@ -381,22 +382,34 @@ class TrainingScreen(Screen[None]):
     @work(group="dialog", exclusive=True)
     async def action_chat(self) -> None:
         """Consult with the adapter that the run made, and its base."""
-        if (run := self.highlighted) is None:
-            return
         if self.app.session.turn is not None:
             self.query_one(Notice).say(t("consult.busy"), "warning")
             return
-        end = (await self.app.runs.history(run.id))[0].end
-        if not isinstance(end, Finished):
-            return
-        found = await asyncio.to_thread(self._adapter_and_base, Path(end.folder))
-        if found is None:
-            self.query_one(Notice).say(t("training_screen.adapter_gone", folder=end.folder), "warning")
+        if (found := await self._made()) is None:
             return
         adapter, base = found
         self.app.change_settings(model=base.name, adapter=adapter.name)
         self.app.action_go("consult")
         self.app.load_model()
+
+    @work(group="dialog", exclusive=True)
+    async def action_evaluate(self) -> None:
+        """Measure the adapter that the run made, on the rows that it held out."""
+        if (run := self.highlighted) is not None and (found := await self._made()) is not None:
+            adapter, base = found
+            self.app.evaluate(base.name, adapter.name, run.id)
+
+    async def _made(self) -> tuple[Model, Model] | None:
+        """The adapter of the highlighted run with its base; None, and it is said why, when it is gone."""
+        if (run := self.highlighted) is None:
+            return None
+        end = (await self.app.runs.history(run.id))[0].end
+        if not isinstance(end, Finished):
+            return None
+        found = await asyncio.to_thread(self._adapter_and_base, Path(end.folder))
+        if found is None:
+            self.query_one(Notice).say(t("training_screen.adapter_gone", folder=end.folder), "warning")
+        return found
 
     def _adapter_and_base(self, folder: Path) -> tuple[Model, Model] | None:
         models = inventory.scan(folders(self.app.settings))
