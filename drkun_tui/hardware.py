@@ -21,6 +21,8 @@ from drkun_tui.i18n import t
 
 ROOT = Path("/")
 
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+
 SYSTEM = platform.system()
 """``"Linux"``, ``"Darwin"`` or ``"Windows"``."""
 
@@ -37,6 +39,8 @@ class Gpu:
     vendor: Literal["nvidia", "amd", "apple"]
     bandwidth: int = 0
     """Of its memory, nominal, bytes a second; 0 is unknown."""
+    uuid: str = ""
+    """By which ``CUDA_VISIBLE_DEVICES`` names it; "" is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,7 @@ class Hardware:
     ram_available: int
     """What can be taken now without swapping."""
     gpus: list[Gpu] = field(default_factory=list)
+    """NVIDIA's first, those that CUDA shows to this process, in its order."""
     gpu_note: str = ""
     """Why no NVIDIA GPU is listed, one sentence; "" when one is."""
 
@@ -253,33 +258,64 @@ def _ask_nvml(nvml: ctypes.CDLL) -> tuple[list[Gpu], str]:
         reason = (nvml.nvmlErrorString(code) or b"").decode("utf8", "replace") or str(code)
         return [], t("hardware.nvml_failed", reason=reason)
     try:
-        count = ctypes.c_uint()
         driver = ctypes.create_string_buffer(96)
         nvml.nvmlSystemGetDriverVersion(driver, len(driver))
-        nvml.nvmlDeviceGetCount_v2(ctypes.byref(count))
+        version = f"nvidia {driver.value.decode('utf8', 'replace')}".strip()
         gpus: list[Gpu] = []
-        for index in range(min(count.value, 64)):
-            handle = ctypes.c_void_p()
+        for handle, uuid in _visible(nvml):
             name = ctypes.create_string_buffer(96)
             memory = _NvmlMemory()
-            # A card that is lost, or that this user may not touch, is left out.
-            if nvml.nvmlDeviceGetHandleByIndex_v2(index, ctypes.byref(handle)):
-                continue
             nvml.nvmlDeviceGetName(handle, name, len(name))
             if nvml.nvmlDeviceGetMemoryInfo(handle, ctypes.byref(memory)):
                 continue
-            version = f"nvidia {driver.value.decode('utf8', 'replace')}".strip()
             shown = name.value.decode("utf8", "replace") or "NVIDIA GPU"
             bandwidth = _bandwidth(nvml, handle)
-            gpus.append(Gpu(shown, memory.total, memory.free, version, "nvidia", bandwidth))
+            gpus.append(Gpu(shown, memory.total, memory.free, version, "nvidia", bandwidth, uuid))
     finally:
         nvml.nvmlShutdown()
+    if not gpus and VISIBLE in os.environ:
+        return [], t("hardware.none_visible", value=os.environ[VISIBLE][:100])
     return gpus, "" if gpus else t("hardware.no_nvidia")
+
+
+def _visible(nvml: ctypes.CDLL) -> Iterator[tuple[ctypes.c_void_p, str]]:
+    """NVML's handles and UUIDs of the cards that CUDA would show to this process, in CUDA's order.
+
+    ``CUDA_VISIBLE_DEVICES`` lists numbers, UUIDs or beginnings of them, and ends at the first that names
+    nothing (CUDA C++ Programming Guide, "CUDA Environment Variables"). A card that is lost, or that this
+    user may not touch, is left out.
+    """
+    count = ctypes.c_uint()
+    nvml.nvmlDeviceGetCount_v2(ctypes.byref(count))
+    cards: dict[int, tuple[ctypes.c_void_p, str]] = {}
+    for index in range(min(count.value, 64)):
+        handle, uuid = ctypes.c_void_p(), ctypes.create_string_buffer(96)
+        if not nvml.nvmlDeviceGetHandleByIndex_v2(index, ctypes.byref(handle)):
+            nvml.nvmlDeviceGetUUID(handle, uuid, len(uuid))
+            cards[index] = handle, uuid.value.decode("utf8", "replace")
+    if VISIBLE not in os.environ:
+        yield from cards.values()
+        return
+    for name in os.environ[VISIBLE].split(","):
+        wanted = name.strip()
+        if wanted.startswith("MIG-"):
+            part = ctypes.c_void_p()
+            if nvml.nvmlDeviceGetHandleByUUID(wanted.encode(), ctypes.byref(part)):
+                return
+            yield part, wanted
+        elif wanted.startswith("GPU-") and (
+            found := [card for card in cards.values() if card[1].startswith(wanted)]
+        ):
+            yield found[0]
+        elif wanted.isdecimal() and int(wanted) in cards:
+            yield cards[int(wanted)]
+        else:
+            return
 
 
 @dataclass(frozen=True, slots=True)
 class GpuUse:
-    """What the NVIDIA GPUs do now: bytes taken of all, and how busy the busiest is, in per cent."""
+    """The NVIDIA GPUs that this process sees, now: bytes taken of all, and per cent of the busiest's time."""
 
     used_bytes: int
     total_bytes: int
@@ -299,13 +335,9 @@ def gpu_use() -> GpuUse | None:
     except (OSError, AttributeError):
         return None
     try:
-        count = ctypes.c_uint()
-        nvml.nvmlDeviceGetCount_v2(ctypes.byref(count))
         used = total = percent = 0
-        for index in range(min(count.value, 64)):
-            handle, memory, busy = ctypes.c_void_p(), _NvmlMemory(), _NvmlUtilization()
-            if nvml.nvmlDeviceGetHandleByIndex_v2(index, ctypes.byref(handle)):
-                continue
+        for handle, _ in _visible(nvml):
+            memory, busy = _NvmlMemory(), _NvmlUtilization()
             if not nvml.nvmlDeviceGetMemoryInfo(handle, ctypes.byref(memory)):
                 used, total = used + memory.used, total + memory.total
             if not nvml.nvmlDeviceGetUtilizationRates(handle, ctypes.byref(busy)):

@@ -412,7 +412,8 @@ def test_carrying_on_counts_only_what_is_new(engine: EngineProcess) -> None:
 
 
 def test_carrying_on_without_thinking(engine: EngineProcess) -> None:
-    whole = engine.ask(user(DIZZY), think=False)
+    # Asked twice: the prompt is then evaluated as before the first part, and rounding is the same everywhere.
+    _, whole = (engine.ask(user(DIZZY), think=False) for _ in range(2))
     first = engine.ask(user(DIZZY), cut(20), think=False)
     rest = engine.ask(user(DIZZY), think=False, resume=Partial("", first.answer))
     assert first.answer + rest.answer == whole.answer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,14 @@ import msgspec
 import pytest
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from benchmarks.gpu import Engine
 from drkun_tui import hardware
-from drkun_tui.engine.protocol import ChatMessage, Generate, Load, Ready
+from drkun_tui.engine.base import EngineError
+from drkun_tui.engine.protocol import ChatMessage, Delta, Generate, Load, Loading, Ready
 from drkun_tui.engine.transformers.engine import Transformers
+from drkun_tui.sampling import Sampling
 from tests.transformers_models import PLAIN, lora, starter
 
 pytestmark = [
@@ -108,24 +111,79 @@ def test_a_seed_repeats_an_answer_on_the_gpu(folder: Path) -> None:
     assert answer(engine) == answer(engine)
 
 
-def test_killing_the_engine_gives_the_memory_back(tmp_path: Path, folder: Path) -> None:
-    def free() -> int:
-        card = hardware.read().nvidia
-        assert card is not None
-        return card.free_bytes
+def free() -> int:
+    """Bytes that NVML says are free on the card."""
+    card = hardware.read().nvidia
+    assert card is not None
+    return card.free_bytes
 
+
+@pytest.fixture(scope="module")
+def heavy(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Path:
+    """A model that takes a while to load: some 3 GB of random weights."""
+    made = tmp_path_factory.mktemp("heavy")
+    config = AutoConfig.for_model(
+        "qwen3", hidden_size=2560, intermediate_size=9728, num_hidden_layers=12, num_attention_heads=32,
+        num_key_value_heads=8, head_dim=128, vocab_size=8192, max_position_embeddings=8192,
+    )  # fmt: skip
+    with torch.device("cuda"):
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    model.save_pretrained(made, max_shard_size="200MB")
+    AutoTokenizer.from_pretrained(folder).save_pretrained(made)
+    del model
+    torch.cuda.empty_cache()
+    return made
+
+
+@pytest.mark.parametrize("moment", ["in mid-load", "loaded", "in mid-answer"])
+def test_killing_the_engine_gives_the_memory_back(tmp_path: Path, heavy: Path, moment: str) -> None:
     before = free()
     engine = Engine(tmp_path / "log")
     with engine:
         engine.send(
-            Load(path=str(folder), context_length=2048, threads=2, engine="transformers", device="cuda")
+            Load(path=str(heavy), context_length=2048, threads=2, engine="transformers", device="cuda")
         )
-        engine.until(Ready)
-        assert free() < before - 100_000_000
+        if moment == "in mid-load":
+            while True:
+                (_, event) = engine.until(Loading)[-1]
+                assert isinstance(event, Loading) and event.stage != "warmup"
+                if event.stage == "weights" and event.fraction > 0:
+                    break
+        else:
+            engine.until(Ready)
+        if moment == "in mid-answer":
+            sampling = Sampling(temperature=0, repeat_penalty=1, max_tokens=1500)
+            engine.send(Generate(id=1, messages=[ChatMessage("user", QUESTION)], sampling=sampling))
+            engine.until(Delta)
+        assert free() < before - 300_000_000
         engine._process.kill()
         engine._process.wait(30)
-    for _ in range(50):
+    for _ in range(100):
         if free() > before - 50_000_000:
             return
         time.sleep(0.1)
     raise AssertionError(f"{before - free():,} bytes are still taken")
+
+
+def test_a_full_card_ends_the_answer_and_not_the_engine(folder: Path) -> None:
+    """Every byte it may still have is taken while it answers; given back, it answers as before."""
+    engine = load(folder, "half")
+    said = answer(engine)
+    torch.cuda.empty_cache()
+    limit = torch.cuda.memory_reserved() + 2**21
+    torch.cuda.set_per_process_memory_fraction(limit / torch.cuda.get_device_properties(0).total_memory)
+    held = []
+    try:
+        for size in (2**20, 2**16, 2**9):
+            with contextlib.suppress(torch.OutOfMemoryError):
+                while True:
+                    held.append(torch.empty(size, dtype=torch.uint8, device="cuda"))
+        request = Generate(id=2, messages=[ChatMessage("user", QUESTION * 60)], sampling=PLAIN)
+        with pytest.raises(EngineError) as raised:
+            "".join(engine.generate(request, engine.prepare(request), lambda: False))
+    finally:
+        held.clear()
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert raised.value.kind == "gpu_out_of_memory"
+    assert int(raised.value.values["smaller"]) < 2048
+    assert answer(engine) == said

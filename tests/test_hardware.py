@@ -8,7 +8,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -167,8 +167,8 @@ def test_other_systems(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 class FakeNvml:
     """NVML as ctypes sees it: two cards, of which the second is lost."""
 
-    def __init__(self, init: int = 0, cards: int = 2) -> None:
-        self.init, self.cards, self.closed = init, cards, False
+    def __init__(self, init: int = 0, cards: int = 2, lost: Sequence[int] = (1,)) -> None:
+        self.init, self.cards, self.lost, self.closed = init, cards, lost, False
         self.nvmlErrorString: Any = lambda _: b"Driver Not Loaded"
 
     def nvmlInit_v2(self) -> int:  # noqa: N802
@@ -187,7 +187,18 @@ class FakeNvml:
         return 0
 
     def nvmlDeviceGetHandleByIndex_v2(self, index: int, handle: Any) -> int:  # noqa: N802
-        return 15 if index else 0
+        if index in self.lost:
+            return 15
+        handle._obj.value = index + 1
+        return 0
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: bytes, handle: Any) -> int:  # noqa: N802
+        handle._obj.value = 9
+        return 0 if uuid == b"MIG-here" else 6
+
+    def nvmlDeviceGetUUID(self, handle: Any, text: Any, size: int) -> int:  # noqa: N802
+        text.value = b"GPU-%d000" % handle.value
+        return 0
 
     def nvmlDeviceGetName(self, handle: Any, text: Any, size: int) -> int:  # noqa: N802
         text.value = b"NVIDIA Made Up"
@@ -208,14 +219,40 @@ class FakeNvml:
 
 def test_nvidia_through_nvml(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FakeNvml()
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(ctypes, "CDLL", lambda _: fake)
     gpus, note = hardware._nvidia()
     # The figures of an RTX 4090, whose data sheet says 1,008 GB/s.
     assert gpus == [
-        Gpu("NVIDIA Made Up", 24 * GIB, 20 * GIB, "nvidia 570.1", "nvidia", bandwidth=1_008_096_000_000)
+        Gpu("NVIDIA Made Up", 24 * GIB, 20 * GIB, "nvidia 570.1", "nvidia", 1_008_096_000_000, "GPU-1000")
     ]
     assert note == ""
     assert fake.closed
+
+
+@pytest.mark.parametrize(
+    ("value", "seen"),
+    [
+        ("2,0", ["GPU-3000", "GPU-1000"]),
+        (" 1 ", ["GPU-2000"]),
+        ("GPU-3", ["GPU-3000"]),
+        ("GPU-2000,GPU-1000", ["GPU-2000", "GPU-1000"]),
+        ("MIG-here", ["MIG-here"]),
+        ("1,7,0", ["GPU-2000"]),
+        ("MIG-gone,0", []),
+        ("-1", []),
+        ("", []),
+        ("all", []),
+    ],
+)
+def test_only_what_cuda_shows_to_this_process_counts(
+    monkeypatch: pytest.MonkeyPatch, value: str, seen: list[str]
+) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: FakeNvml(cards=3, lost=()))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", value)
+    gpus, note = hardware._nvidia()
+    assert [gpu.uuid for gpu in gpus] == seen
+    assert ("CUDA_VISIBLE_DEVICES" in note) != bool(seen)
 
 
 @pytest.mark.parametrize("fake", [FakeNvml(init=9), FakeNvml(cards=0), object()])

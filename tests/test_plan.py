@@ -168,6 +168,27 @@ def test_a_gguf_goes_to_the_gpu_as_far_as_it_fits(models: Path, monkeypatch: pyt
     assert (quantised.kv_cache, quantised.flash_attention) == ("q8_0", "on")
 
 
+def test_a_model_goes_to_the_card_with_the_most_room(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that no card holds alone may have them all."""
+    layers = [(f"blk.{n}.ffn_up.weight", (1024, 250_000), 0) for n in range(4)]
+    write(models / "four.gguf", metadata(qwen3__block_count=4), layers)
+    monkeypatch.setattr(llama_build, "gpu_backend", lambda: "CUDA")
+
+    def planned(*free: int) -> Load:
+        cards = [
+            hardware.Gpu("NVIDIA Made Up", 24 << 30, bytes_, "nvidia", "nvidia", uuid=f"GPU-{number}")
+            for number, bytes_ in enumerate(free)
+        ]
+        machine = hardware.Hardware("cpu", 4, 8, 64 << 30, 64 << 30, cards)
+        monkeypatch.setattr(hardware, "read", lambda: machine)
+        return plan_load(Settings(model="four")).load
+
+    assert planned(1 << 30, 20 << 30).gpu == "GPU-1"
+    assert planned(20 << 30, 1 << 30).gpu == "GPU-0"
+    assert planned(3 << 30, 3 << 30).gpu == ""
+    assert planned(1 << 20).gpu == ""
+
+
 def whole_layers() -> int:
     """Of the model above."""
     shape = inventory.find("four", folders(Settings())).shape

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from typing import BinaryIO, NoReturn
 
+from drkun_tui import hardware
 from drkun_tui.engine import protocol
 from drkun_tui.engine.base import BatchEngine, Emit, Engine, EngineError, Prompt, Stream
 from drkun_tui.engine.protocol import (
@@ -97,6 +98,9 @@ class Host:
 
     def _load(self, request: Load) -> None:
         self._emit(Loading("start", 0.0))
+        if request.gpu:
+            # Before anything of CUDA is imported, which reads it once.
+            os.environ[hardware.VISIBLE] = request.gpu
         if request.sequences > 1:
             many = _batch_engine(request)
             self._emit(many.load(request, self._emit))

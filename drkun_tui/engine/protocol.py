@@ -41,6 +41,8 @@ class Load(msgspec.Struct, frozen=True, tag="load", kw_only=True):
     """What safetensors are loaded as: four bits, sixteen or thirty-two. A GGUF is loaded as it is."""
     model: str = ""
     """What a server calls the model; "" leaves it to the server."""
+    gpu: str = ""
+    """UUID of the card that the process is to see; "" shows it all that this one sees."""
     memory_limit: int = 0
     """Bytes of GPU memory that the process may take; 0 is all there is."""
     adapter: str | None = None

@@ -146,6 +146,7 @@ def _plan(settings: Settings) -> Plan:
             adapter=str(adapter.path) if adapter else None,
             adapter_scale=settings.adapter_scale if adapter else 1.0,
             gpu_layers=layers,
+            gpu=_card(choice.profile, machine, alone=memory.fits),
             kv_cache=settings.kv_cache if gguf else "f16",
             flash_attention=settings.flash_attention if gguf else "auto",
             template=prompt.template if prompt else "",
@@ -195,6 +196,13 @@ def _engine(model: Model, profile: Profile) -> Load:
         weights="nf4" if in_four_bits else "half",
         memory_limit=profiles.CLASS_BYTES[Profile.GPU8] if in_four_bits else 0,
     )
+
+
+def _card(profile: Profile, machine: Hardware, *, alone: bool) -> str:
+    """The card that a model goes to, the one whose room was looked at: libraries would take the first, or
+    spread it over several, which is slower. One that no card holds `alone` may have all of them."""
+    card = machine.nvidia if profile in profiles.CLASS_BYTES and alone else None
+    return card.uuid if card else ""
 
 
 def _adapter(settings: Settings, model: Model) -> Model | None:

@@ -50,7 +50,13 @@ def others(module: str, folder: Path, count: int, on_death: Callable[[int], None
         module: what ``python -m`` runs, with the run's folder as its argument.
         on_death: is called, in another thread, with the exit code of one that ended in the middle.
     """
-    if count == 1 or "RANK" in os.environ:
+    if "RANK" in os.environ:
+        yield
+        return
+    if count == 1:
+        # CUDA would take the first card, and what was promised was looked up on the one with the most room.
+        if (card := hardware.read().nvidia) and card.uuid:
+            os.environ[hardware.VISIBLE] = card.uuid
         yield
         return
     with socket.create_server(("127.0.0.1", 0)) as free:
