@@ -4,23 +4,33 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 SETUP  := $(BIN)/.core
 TOOLS  := $(BIN)/.tools
+# What a run of the tests has covered; newer than every source, it need not be made again.
+COVERED := .coverage
+SOURCES := $(shell find drkun_tui tests benchmarks scripts models/starter pyproject.toml -type f ! -name '*.pyc')
 
 .PHONY: run test check demo-train format bench picture clean
 
 run: $(SETUP)
 	@$(BIN)/drkun
 
+define RUN_TESTS
+$(BIN)/coverage erase
+$(BIN)/coverage run -m pytest
+$(BIN)/coverage combine -q
+endef
+
 test: $(TOOLS)
-	$(BIN)/python -m pytest
+	$(RUN_TESTS)
 
 check: $(TOOLS)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
-	$(BIN)/coverage combine -q
+	@$(MAKE) --no-print-directory $(COVERED)
 	$(BIN)/coverage report
+
+$(COVERED): $(SOURCES) | $(TOOLS)
+	$(RUN_TESTS)
 
 # The whole loop on two cores: train the bundled model, then ask it.
 demo-train: $(TOOLS)
