@@ -282,6 +282,8 @@ class _Handler(Uploads, BaseHTTPRequestHandler):
     # ModelScope
 
     def _ms_search(self) -> None:
+        if self._failed(""):
+            return
         wanted = self.query.get("search", "").lower()
         size, number = int(self.query.get("page_size", 10)), int(self.query.get("page_number", 1))
         models = [

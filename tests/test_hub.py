@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
+import os
+import socket
 import subprocess
 import sys
 import time
@@ -75,6 +77,52 @@ async def test_modelscope_filters_by_size_and_over_pages(hub: HubServer) -> None
     found = await downloads.search("modelscope", "model", Filters(least=5000, most=8000))
     assert [model.repo for model in found] == ["org/model-last-7B"]
     assert len(await downloads.search("modelscope", "model", limit=70)) == 70
+
+
+@pytest.mark.parametrize("name", HUBS)
+async def test_a_search_is_tried_twice(hub: HubServer, name: HubName) -> None:
+    hub.fault("", status=503, times=1)
+    assert await downloads.search(name, "qwen")
+    hub.fault("", status=503, times=-1)
+    with pytest.raises(DrkunError) as told:
+        await downloads.search(name, "qwen")
+    assert told.value.kind == "server_error"
+
+
+@pytest.mark.parametrize("name", HUBS)
+async def test_a_search_of_a_hub_that_cannot_be_reached(
+    hub: HubServer, name: HubName, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        nowhere = f"http://127.0.0.1:{gone.getsockname()[1]}"
+    for variable in ("HF_ENDPOINT", "MODELSCOPE_ENDPOINT"):
+        monkeypatch.setenv(variable, nowhere)
+    with pytest.raises(DrkunError) as told:
+        await downloads.search(name, "qwen")
+    assert told.value.kind == "unreachable"
+
+
+@pytest.mark.parametrize("name", HUBS)
+def test_a_search_does_not_wait_for_ever(hub: HubServer, name: HubName) -> None:
+    """Whatever the client library asks for by itself."""
+    hub.fault("", what="hold", times=-1)
+    ends = {"MODELSCOPE_API_TIMEOUT": "1", "MODELSCOPE_API_MAX_RETRIES": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", SEARCHES, name], env={**os.environ, **ends}, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == "stalled", done.stderr
+
+
+SEARCHES = """
+import sys
+from drkun_tui.library.hub.base import HubError
+from drkun_tui.library.hub.hubs import connect
+from drkun_tui.library.hub.protocol import Filters, Limits
+try:
+    connect(sys.argv[1], Limits(stall_s=1)).search("qwen", Filters(), 5)
+except HubError as error:
+    print(error.kind)
+"""
 
 
 @pytest.mark.parametrize("name", HUBS)

@@ -40,8 +40,10 @@ class HuggingFace:
         self.token = get_token() or ""
         # The library waits for ever; its client is httpx's or, from version 2 on, httpx2's.
         session: Any = get_session()
-        session.timeout = self._timeout = limits.stall_s
         self._http = sys.modules[type(session).__module__.partition(".")[0]]
+        session.timeout = self._timeout = self._http.Timeout(limits.stall_s, connect=limits.connect_s)
+        # A search says so itself with each request, over the client's own.
+        session.event_hooks["request"].append(self._hurry)
         self._api = HfApi(library_name="drkun", library_version=__version__)
 
     def search(self, query: str, filters: Filters, limit: int) -> list[Found]:
@@ -87,6 +89,11 @@ class HuggingFace:
     def headers(self) -> dict[str, str]:
         """What requests for files carry."""
         return build_hf_headers(library_name="drkun", library_version=__version__)
+
+    def _hurry(self, request: Any) -> None:
+        asked = request.extensions.get("timeout", {})
+        told = {name: limit for name, limit in asked.items() if limit is not None}
+        request.extensions["timeout"] = {**self._timeout.as_dict(), **told}
 
     @contextmanager
     def _told(self, repo: str) -> Iterator[None]:

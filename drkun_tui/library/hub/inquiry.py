@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import threading
@@ -25,8 +26,15 @@ from drkun_tui.library.hub.protocol import (
 )
 from drkun_tui.library.hub.retry import Backoff
 
-LIMITS = Limits(tries=3, stall_s=15)
+LIMITS = Limits(tries=2, connect_s=5, stall_s=15)
 """Somebody waits in front of the screen."""
+
+MODELSCOPE = {
+    "MODELSCOPE_API_CONNECT_TIMEOUT": "5",
+    "MODELSCOPE_API_TIMEOUT": "15",
+    "MODELSCOPE_API_MAX_RETRIES": "1",
+}
+"""The same for ModelScope's client, which reads it on import, and by itself tries for half a minute."""
 
 _METADATA = re.compile(r"\A\ufeff?---\r?\n.*?\n---\r?\n", re.DOTALL)
 
@@ -37,14 +45,12 @@ def main() -> None:
     secret = ""
     answer: Answer
     try:
+        for name, value in MODELSCOPE.items():
+            os.environ.setdefault(name, value)
         hub = connect(question.hub, LIMITS)
         secret = hub.token
         backoff = Backoff(LIMITS, threading.Event().wait, lambda *_: None)
-        if isinstance(question, Search):
-            # The clients try a search again by themselves, for half a minute and more.
-            answer = _answer(hub, question)
-        else:
-            answer = backoff.persist(lambda: _answer(hub, question))
+        answer = backoff.persist(lambda: _answer(hub, question))
     except HubError as error:
         answer = Failed(error.kind, error.values)
     except Exception as error:
