@@ -19,6 +19,7 @@ import llama_cpp as binding
 from drkun_tui.engine import prompting
 from drkun_tui.engine.base import PENALTY_LAST_N, Emit, EngineError, Prompt, Stopping, Tokens
 from drkun_tui.engine.chat_template import CHATML, NAMED, ChatTemplate
+from drkun_tui.engine.llama_sampler import Sampler
 from drkun_tui.engine.pace import Pace
 from drkun_tui.engine.protocol import Generate, Load, Loading, Ready
 from drkun_tui.engine.thinking import SPELLINGS
@@ -140,11 +141,11 @@ class LlamaCpp:
         sampler = self._sampler(request.sampling, prompt.seed)
         # The repeat penalty goes on where the partial answer left it.
         for token in self._tokenize(prompt.carried)[-PENALTY_LAST_N:]:
-            binding.llama_sampler_accept(sampler, token)
+            sampler.accept(token)
         try:
             return (yield from self._decode(sampler, request.sampling.max_tokens))
         finally:
-            binding.llama_sampler_free(sampler)
+            sampler.free()
 
     def settle(self, request: Generate, answer: str, stopping: Stopping) -> None:
         """See `Engine.settle`."""
@@ -332,7 +333,7 @@ class LlamaCpp:
         callback = self._abort if on else self._no_abort
         binding.llama_set_abort_callback(self._context, callback, ctypes.c_void_p(0))
 
-    def _decode(self, sampler: Any, max_tokens: int) -> Tokens:
+    def _decode(self, sampler: Sampler, max_tokens: int) -> Tokens:
         text = codecs.getincrementaldecoder("utf8")("replace")
         room = self._n_ctx - len(self._cached)
         most = min(max_tokens or room, room)
@@ -341,7 +342,7 @@ class LlamaCpp:
         for produced in range(1, most + 1):
             if self._stopping():
                 return "cancelled"
-            token = binding.llama_sampler_sample(sampler, self._context, -1)
+            token = sampler.sample(self._context, -1)
             if token in self._stops:
                 return "stop"
             yield text.decode(self._token_bytes(token))
@@ -358,29 +359,8 @@ class LlamaCpp:
                 self._watch(True)
         return "length"
 
-    def _sampler(self, sampling: Sampling, seed: int) -> Any:
-        chain = binding.llama_sampler_chain_init(binding.llama_sampler_chain_default_params())
-        stages = []
-        if sampling.repeat_penalty != 1.0:
-            vocabulary = binding.llama_vocab_n_tokens(self._vocab)
-            stages.append(
-                binding.llama_sampler_init_penalties(
-                    vocabulary, PENALTY_LAST_N, sampling.repeat_penalty, 0.0, 0.0
-                )
-            )
-        if sampling.temperature <= 0:
-            stages.append(binding.llama_sampler_init_greedy())
-        else:
-            if sampling.top_k > 0:
-                stages.append(binding.llama_sampler_init_top_k(sampling.top_k))
-            stages += [
-                binding.llama_sampler_init_top_p(sampling.top_p, 1),
-                binding.llama_sampler_init_temp(sampling.temperature),
-                binding.llama_sampler_init_dist(seed & 0xFFFFFFFF),
-            ]
-        for stage in stages:
-            binding.llama_sampler_chain_add(chain, stage)
-        return chain
+    def _sampler(self, sampling: Sampling, seed: int) -> Sampler:
+        return Sampler(binding.llama_vocab_n_tokens(self._vocab), sampling, seed)
 
     # Log
 

@@ -17,6 +17,7 @@ import numpy as np
 from drkun_tui.engine import prompting
 from drkun_tui.engine.base import EngineError, Piece, Prompt
 from drkun_tui.engine.llama_cpp import BATCH, LlamaCpp
+from drkun_tui.engine.llama_sampler import Sampler
 from drkun_tui.engine.protocol import Generate, Load, Score
 
 LOGITS_BYTES = 64 * 1024**2
@@ -38,7 +39,7 @@ class _Sequence:
     place: int
     pending: list[int]
     left: int
-    sampler: Any
+    sampler: Sampler
     position: int = 0
     text: codecs.IncrementalDecoder = field(
         default_factory=lambda: codecs.getincrementaldecoder("utf8")("replace")
@@ -145,7 +146,7 @@ class LlamaCppBatch(LlamaCpp):
 
     def _next(self, sequence: _Sequence, row: int) -> list[Piece]:
         """The next token of an answer, and its end where that comes with it."""
-        token = binding.llama_sampler_sample(sequence.sampler, self._context, row)
+        token = sequence.sampler.sample(self._context, row)
         if token in self._stops:
             self._end(sequence)
             return [Piece(sequence.id, reason="stop")]
@@ -158,7 +159,7 @@ class LlamaCppBatch(LlamaCpp):
         return [piece]
 
     def _end(self, sequence: _Sequence) -> None:
-        binding.llama_sampler_free(sequence.sampler)
+        sequence.sampler.free()
         binding.llama_memory_seq_rm(self._memory, sequence.place, -1, -1)
         self._running.remove(sequence)
         self._places.append(sequence.place)
