@@ -5,6 +5,7 @@ A profile is no engine. ``auto`` looks at the machine and picks one of the other
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -84,7 +85,13 @@ def availability(
 
 def missing_packages(profile: Profile) -> list[str]:
     """Which of `PACKAGES` are not installed. None of them is imported to find out."""
-    return [name for name in PACKAGES[profile] if importlib.util.find_spec(name) is None]
+    return [name for name in PACKAGES[profile] if not installed(name)]
+
+
+@functools.cache
+def installed(package: str) -> bool:
+    """Was it there when it was first asked for? A list of thousands of models asks for each of them."""
+    return importlib.util.find_spec(package) is not None
 
 
 def ensure_available(wanted: Profile, hardware: Hardware, *, gguf: bool | None = None) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 import os
 import platform
 import subprocess
@@ -291,14 +290,7 @@ CARD = Gpu("NVIDIA Made Up", 24 * GIB, 20 * GIB, "nvidia 570.1", "nvidia")
 def packages(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """The packages that count as installed; change it at will."""
     there = {name for names in profiles.PACKAGES.values() for name in names}
-    real = importlib.util.find_spec
-
-    def find(name: str, package: str | None = None) -> object:
-        if any(name in names for names in profiles.PACKAGES.values()):
-            return object() if name in there else None
-        return real(name, package)
-
-    monkeypatch.setattr(importlib.util, "find_spec", find)
+    monkeypatch.setattr(profiles, "installed", lambda name: name in there)
     return there
 
 

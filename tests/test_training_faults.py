@@ -89,7 +89,7 @@ def test_a_run_that_is_killed_while_it_starts(whole: tuple[str, History]) -> Non
 KILLED = """
     import os, signal, sys
     from pathlib import Path
-    from drkun_tui.training import checkpoints, job, trainer
+    from drkun_tui.training import callback, checkpoints, job
     from drkun_tui.training.trainer import RunTrainer
 
     def killed(self, *arguments, **options):
@@ -112,7 +112,7 @@ KILLED = """
         # All is written, and not yet in its place.
         ("checkpoints", "_to_disk", "self.name == 'checkpoint-4'", [2]),
         # It is in its place, and nobody has been told.
-        ("trainer._Telling", "saved", "arguments[0] == 4", [2, 4]),
+        ("callback.RunCallback", "saved", "arguments[0] == 4", [2, 4]),
     ],
 )
 def test_a_run_that_is_killed_while_it_saves(

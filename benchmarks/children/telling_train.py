@@ -32,6 +32,7 @@ def main() -> None:
     if sft._backend(recipe)[0] == "unsloth":
         import unsloth  # noqa: F401
     from drkun_tui.training import trainer as ours
+    from drkun_tui.training.callback import RunCallback
 
     made: list[Any] = []
     began = [0.0, 0]
@@ -63,7 +64,7 @@ def main() -> None:
             print(json.dumps({"told_tok_s": told, "silent_tok_s": silent}), flush=True)
 
     built, ours.build = ours.build, build
-    ours._Telling.on_step_end = on_step_end  # type: ignore[method-assign]
+    RunCallback.on_step_end = on_step_end  # type: ignore[method-assign]
     sft.train(recipe, all_settings.Settings(), folder, Teller(Reporter(folder)))
 
 

@@ -42,7 +42,7 @@ POLL_S = 0.1
 HAND_OVER_S = 2.0
 """How long a job waits for the process that ran it before."""
 
-NICENESS = 5
+NICENESS = 10
 """Of a job's process, where the system has priorities."""
 
 PATIENCE_S = 10.0

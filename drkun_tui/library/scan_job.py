@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import pickle  # both ends are this program
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ import msgspec
 from drkun_tui.i18n import set_language
 from drkun_tui.library.overview import Entry, overview
 from drkun_tui.library.scanner import Event, Found, Look, Looked, encode
+
+NICENESS = 5
 
 AT_ONCE = 50
 """Entries in one event: about a millisecond to read."""
@@ -49,6 +52,9 @@ class Looker:
 def main() -> None:
     """Answer until nobody asks any more."""
     looker = Looker()
+    if hasattr(os, "nice"):
+        # The screen that it is for comes first.
+        os.nice(NICENESS)
     # Whoever asked may be gone before the answer.
     with contextlib.suppress(BrokenPipeError):
         for line in sys.stdin.buffer:

@@ -11,8 +11,6 @@ import importlib.util
 import math
 import os
 import shutil
-import time
-from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,22 +21,17 @@ from torch.utils.data import DataLoader
 from transformers import (
     PrinterCallback,
     Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
 )
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
-from drkun_tui.engine.thinking import opened_by, split, start_state
 from drkun_tui.training.adapter import trained_weights
+from drkun_tui.training.callback import RunCallback
 from drkun_tui.training.checkpoints import aside_of, written
-from drkun_tui.training.faults import TrainingError
 from drkun_tui.training.history import History
-from drkun_tui.training.protocol import Backend, Event, HeldOut, Sample, Saved, Step, Warned
+from drkun_tui.training.protocol import Backend, Warned
 from drkun_tui.training.recipe import Recipe
-from drkun_tui.training.rendering import IGNORED, Example, Renderer
+from drkun_tui.training.rendering import IGNORED, Renderer
 from drkun_tui.training.runs import CHECKPOINTS
 
 if TYPE_CHECKING:
@@ -138,12 +131,14 @@ def build(
         eval_dataset=data.held_out,
         processing_class=tokenizer,
     )
-    telling = _Telling(trainer, recipe, renderer, data.sample, teller, history)
-    trainer.add_callback(telling)
+    callback = RunCallback(trainer, recipe, renderer, data.sample, teller, history)
+    trainer.add_callback(callback)
     # It prints what the events tell.
     trainer.remove_callback(PrinterCallback)
     trainer.own_loss = backend == "unsloth" or not on_gpu
-    trainer.keep, trainer.teller, trainer.saved = training.keep_checkpoints, teller, telling.saved
+    trainer.keep, trainer.teller, trainer.callback = training.keep_checkpoints, teller, callback
+    # Others want the figures as Transformers logs them; of several processes they are gathered.
+    trainer.tells_itself = not training.report_to and trainer.args.world_size == 1
     return trainer
 
 
@@ -157,8 +152,9 @@ class RunTrainer(SFTTrainer):
     stopped_early = False
     """Did somebody ask it to stop?"""
     teller: Teller
-    saved: Callable[[int], None]
-    """Is called when a checkpoint is whole."""
+    callback: RunCallback
+    tells_itself = False
+    """Are the figures of a step told without waiting for them?"""
 
     _aside: Path | None = None
 
@@ -189,7 +185,7 @@ class RunTrainer(SFTTrainer):
                 raise OSError(number, os.strerror(number), str(aside.parent)) from error
             finally:
                 self._aside = None
-        self.saved(step)
+        self.callback.saved(step)
         self.teller.phase("training")
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
@@ -211,8 +207,19 @@ class RunTrainer(SFTTrainer):
         inputs = {**inputs, "use_cache": False}
         return Trainer.compute_loss(self, model, inputs, *arguments, **options)
 
+    def _maybe_log_save_evaluate(self, tr_loss: Any, grad_norm: Any, *arguments: Any, **options: Any) -> None:
+        if self.tells_itself and self.control.should_log:
+            # Transformers waits here for the GPU, which then waits for the next step to be prepared.
+            self.control.should_log = False
+            self._globalstep_last_logged = self.state.global_step
+            rate = options.get("learning_rate") or self._get_learning_rate()
+            self.callback.made(self.state, tr_loss, grad_norm, rate, now=self.control.should_save)
+            tr_loss.zero_()
+        super()._maybe_log_save_evaluate(tr_loss, grad_norm, *arguments, **options)
+
     def training_step(self, model: Any, inputs: Any, *arguments: Any, **options: Any) -> Any:
         """One forward and backward pass, its tokens counted."""
+        self.callback.tell_made(wait=False)
         mask = inputs.get("attention_mask")
         self.seen += int(inputs["input_ids"].numel() if mask is None else mask.sum())
         return super().training_step(model, inputs, *arguments, **options)
@@ -278,123 +285,3 @@ class RunTrainer(SFTTrainer):
             )
         model.train(was_training)
         return str(tokenizer.decode(made[0][inputs["input_ids"].shape[1] :]))
-
-
-class _Telling(TrainerCallback):
-    """Turns what the trainer does into the run's events."""
-
-    def __init__(
-        self,
-        trainer: RunTrainer,
-        recipe: Recipe,
-        renderer: Renderer,
-        sample: Example,
-        teller: Teller,
-        history: History,
-    ) -> None:
-        self._trainer = trainer
-        self._training = recipe.training
-        self._renderer = renderer
-        self._sample = sample
-        self._teller = teller
-        self._history = history
-        self._began, self._first_step, self._earlier_tokens = 0.0, 0, 0
-        self._aside_s, self._first_look_s = 0.0, 0.0
-
-    def _tell(self, event: Event) -> None:
-        self._history.add(event)
-        self._teller.event(event)
-
-    def saved(self, step: int) -> None:
-        """A checkpoint is whole."""
-        self._tell(Saved(step=step))
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        """Start the clock, and look at the loss before anything is learned."""
-        self._first_step = state.global_step
-        self._earlier_tokens = self._history.steps[-1].tokens if self._history.steps else 0
-        self._began = time.monotonic()
-        if state.global_step == 0:
-            self._look(0)
-            self._aside_s = self._first_look_s = time.monotonic() - self._began
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **_: Any,
-    ) -> None:
-        """One optimizer step was made."""
-        if not logs or "loss" not in logs:
-            return
-        loss, norm = float(logs["loss"]), float(logs.get("grad_norm", 0.0))
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            rate = f"{self._training.learning_rate:g}"
-            raise TrainingError(
-                "diverged", step=state.global_step, learning_rate=rate, saved=self._history.saved
-            )
-        seen = self._trainer.everywhere(self._trainer.seen)
-        made = state.global_step - self._first_step
-        took = time.monotonic() - self._began - self._aside_s
-        again = self._aside_s - self._first_look_s
-        self._tell(
-            Step(
-                step=state.global_step,
-                loss=loss,
-                learning_rate=float(logs.get("learning_rate", 0.0)),
-                grad_norm=norm,
-                epoch=float(logs.get("epoch", 0.0)),
-                tokens=self._earlier_tokens + seen,
-                tok_s=seen / max(took, 1e-9),
-                aside=self._aside_s / max(took, 1e-9),
-                eta_s=(took + again) / max(made, 1) * (state.max_steps - state.global_step),
-                memory_bytes=torch.cuda.max_memory_reserved() if torch.cuda.is_available() else 0,
-            )
-        )
-        self._after_step(state.global_step, last=state.global_step >= state.max_steps)
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        """Decide what follows this step."""
-        step, last = state.global_step, state.global_step >= state.max_steps
-        if self._trainer.everywhere(self._teller.stop_requested) and not last:
-            self._trainer.stopped_early = True
-            control.should_training_stop = control.should_save = True
-        elif last or _is_due(step, self._training.save_every):
-            control.should_save = True
-
-    def _after_step(self, step: int, *, last: bool) -> None:
-        """Look at the held-out loss and at a sample where they are due; their time is not training's."""
-        began = time.monotonic()
-        training = self._training
-        if last or _is_due(step, training.evaluate_every):
-            self._look(step)
-        if training.sample_every and (last or _is_due(step, training.sample_every)):
-            self._show(step)
-        self._aside_s += time.monotonic() - began
-
-    def _look(self, step: int) -> None:
-        if self._trainer.eval_dataset is not None and self._training.evaluate_every:
-            self._tell(HeldOut(step=step, loss=self._trainer.held_out_loss()))
-
-    def _show(self, step: int) -> None:
-        prompt = self._renderer.render(self._sample).prompt
-        text = self._trainer.answer(prompt).partition(self._renderer.end_of_turn)[0]
-        told = split(text, start_state(prompt), opened_by(prompt))
-        self._tell(
-            Sample(
-                step=step,
-                question=self._sample.question,
-                thinking=told.thinking.strip(),
-                answer=told.answer.strip(),
-            )
-        )
-
-
-def _is_due(step: int, every: int) -> bool:
-    return bool(every) and step % every == 0

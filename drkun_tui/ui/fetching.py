@@ -31,6 +31,7 @@ class Fetching(Telling):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._proposal: Proposal | None = None
+        self._needs_guide = True
         self.downloads_now: list[Download] = []
         """As they stood when they were last looked at."""
         self._downloads_known = False
@@ -104,9 +105,14 @@ class Fetching(Telling):
     @work(group="guide", exclusive=True)
     async def look_for_guide(self) -> None:
         """With no model but the bundled one: propose one that suits this machine."""
+        if not self._needs_guide:
+            return
         from drkun_tui.ui.guide import proposal
 
-        self._proposal = await asyncio.to_thread(proposal, self.settings, self.downloads_now)
+        again = self._proposal is not None
+        self._proposal = await asyncio.to_thread(proposal, self.settings, self.downloads_now, again=again)
+        # Whoever has brought models knows how.
+        self._needs_guide = self._proposal is not None
         if (screen := self._consult_screen()) is not None:
             for transcript in screen.query(Transcript):
                 transcript.propose(self._proposal.text if self._proposal else "")

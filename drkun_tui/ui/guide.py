@@ -39,9 +39,14 @@ class Proposal:
         return self.model.request(paths.model_store(), hub if hub in hubs else hubs[0])
 
 
-def proposal(settings: Settings, downloads: Sequence[Download]) -> Proposal | None:
-    """What to propose; None for someone who has chosen or brought a model. Scans the folders."""
-    models = [model for model in inventory.scan(folders(settings)) if not model.demonstration]
+def proposal(settings: Settings, downloads: Sequence[Download], *, again: bool) -> Proposal | None:
+    """What to propose; None for someone who has chosen or brought a model. Scans folders.
+
+    Args:
+        again: there was a proposal before, so only what is fetched can be new.
+    """
+    looked = [paths.model_store()] if again else folders(settings)
+    models = [model for model in inventory.scan(looked) if not model.demonstration]
     model = first_choice(hardware.read()).model
     values = {"model": f"{model.repo} {model.quant}", "size": size(model.bytes)}
     place = paths.model_store().joinpath(*model.repo.split("/"))
