@@ -60,7 +60,7 @@ def main() -> None:
             began = time.perf_counter()
             for line in lines[: arguments.asked]:
                 bench.run(*program, "ask", json.loads(line)["question"], *options)
-            return arguments.asked / (time.perf_counter() - began)
+            return float(arguments.asked / (time.perf_counter() - began))
 
         rows: list[str] = []
 

@@ -532,6 +532,22 @@ def test_every_line_is_an_event(engine: EngineProcess, small: EngineProcess, bar
         assert protocol.encode(protocol.decode_event(line)) == line.rstrip(b"\n")
 
 
+def test_computing_ahead_of_the_text_changes_nothing(tmp_path: Path) -> None:
+    """As with all layers on a GPU; a build without one leaves them where they are."""
+    told = []
+    for layers in (0, 99):
+        with EngineProcess(tmp_path / "engine.log") as process:
+            starter = str(paths.starter())
+            process.send(Load(path=starter, context_length=512, threads=1, gpu_layers=layers, safe_mode=True))
+            assert isinstance(process.until(Ready, Failed)[-1], Ready)
+            first = process.ask(user(DIZZY), cut(40))
+            rest = process.ask(user(DIZZY), resume=Partial(first.thinking, first.answer))
+            usage = first.finished.usage
+            told.append((first.thinking, first.answer, rest.answer, usage, rest.finished.finish_reason))
+    assert told[0] == told[1]
+    assert told[0][3].thinking_tokens + told[0][3].answer_tokens == 40
+
+
 def test_a_quantised_cache_answers_almost_the_same(tmp_path: Path) -> None:
     answers = []
     for kind in ("f16", "q8_0"):

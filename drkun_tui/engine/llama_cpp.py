@@ -77,6 +77,7 @@ class LlamaCpp:
         self._n_ctx = int(binding.llama_n_ctx_seq(self._context))
         self._threads = request.threads
         self._pace = Pace(request.threads)
+        self._on_gpu = request.gpu_layers > binding.llama_model_n_layer(self._model)
         self.set_adapter(request.adapter, request.adapter_scale)
         own = binding.llama_model_chat_template(self._model, None)
         source = NAMED.get(request.template) or (own or b"").decode("utf8", "replace")
@@ -345,18 +346,22 @@ class LlamaCpp:
             token = sampler.sample(self._context, -1)
             if token in self._stops:
                 return "stop"
-            yield text.decode(self._token_bytes(token))
-            if produced == most:
-                break
-            began = time.perf_counter()
-            if not self._step([token]):
-                return "cancelled"
-            took = time.perf_counter() - began
-            if self._pace.step(took):
-                binding.llama_set_n_threads(self._context, self._pace.threads, self._threads)
-            if not watched and took > SLOW_STEP_S:
-                watched = True
-                self._watch(True)
+            piece = text.decode(self._token_bytes(token))
+            # A GPU computes while the text is sent; a CPU would have the reader wait for the next token.
+            if not self._on_gpu:
+                yield piece
+            if produced < most:
+                began = time.perf_counter()
+                if not self._step([token]):
+                    return "cancelled"
+                took = time.perf_counter() - began
+                if self._pace.step(took):
+                    binding.llama_set_n_threads(self._context, self._pace.threads, self._threads)
+                if not watched and took > SLOW_STEP_S:
+                    watched = True
+                    self._watch(True)
+            if self._on_gpu:
+                yield piece
         return "length"
 
     def _sampler(self, sampling: Sampling, seed: int) -> Sampler:

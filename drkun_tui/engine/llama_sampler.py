@@ -99,6 +99,8 @@ class Sampler:
     def _candidates(self, logits: NDArray[np.float32]) -> NDArray[np.intp]:
         """The `_likely` tokens with the greatest logits, or some more, and those that a penalty below 1 may
         raise to them."""
+        if self._likely == 1:
+            return np.array([logits.argmax()])
         whole = self._size - self._size % _ROWS
         peaks = np.concatenate([logits[:whole].reshape(_ROWS, -1).max(axis=0), logits[whole:]])
         if self._likely >= len(peaks):
