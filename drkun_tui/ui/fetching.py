@@ -32,6 +32,7 @@ class Fetching(Telling):
         super().__init__(**options)
         self._proposal: Proposal | None = None
         self._needs_guide = True
+        self._guide_turn, self._guide_waits = asyncio.Lock(), False
         self.downloads_now: list[Download] = []
         """As they stood when they were last looked at."""
         self._downloads_known = False
@@ -102,17 +103,20 @@ class Fetching(Telling):
 
     # The guide of the first run
 
-    @work(group="guide", exclusive=True)
+    @work(group="guide")
     async def look_for_guide(self) -> None:
         """With no model but the bundled one: propose one that suits this machine."""
-        if not self._needs_guide:
+        # Whoever has brought models knows how.
+        if not self._needs_guide or self._guide_waits:
             return
         from drkun_tui.ui.guide import proposal
 
-        again = self._proposal is not None
-        self._proposal = await asyncio.to_thread(proposal, self.settings, self.downloads_now, again=again)
-        # Whoever has brought models knows how.
-        self._needs_guide = self._proposal is not None
+        self._guide_waits = True
+        async with self._guide_turn:
+            self._guide_waits = False
+            again = self._proposal is not None
+            self._proposal = await asyncio.to_thread(proposal, self.settings, self.downloads_now, again=again)
+            self._needs_guide = self._proposal is not None
         if (screen := self._consult_screen()) is not None:
             for transcript in screen.query(Transcript):
                 transcript.propose(self._proposal.text if self._proposal else "")
