@@ -90,9 +90,14 @@ class Seen:
 
 
 class HubServer:
-    """Both hubs and their CDN, on two ports."""
+    """Both hubs and their CDN, on two ports.
 
-    def __init__(self) -> None:
+    Args:
+        niceness: of the threads that answer; a real hub takes no processor from whoever asks.
+    """
+
+    def __init__(self, niceness: int = 0) -> None:
+        self.niceness = niceness
         self.repositories: dict[str, Repository] = {}
         self.faults: dict[str, list[Fault]] = {}
         self.seen: list[Seen] = []
@@ -173,6 +178,8 @@ class _Handler(Uploads, BaseHTTPRequestHandler):
         self.do_GET()
 
     def do_GET(self) -> None:
+        if self.hub.niceness:
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self.hub.niceness)
         address = urlsplit(self.path)
         path, query = unquote(address.path), parse_qs(address.query)
         routes = (
@@ -421,9 +428,9 @@ class _Handler(Uploads, BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving() -> Iterator[HubServer]:
+def serving(niceness: int = 0) -> Iterator[HubServer]:
     """A server for as long as the context lasts."""
-    server = HubServer()
+    server = HubServer(niceness)
     try:
         yield server
     finally:
