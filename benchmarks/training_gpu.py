@@ -21,6 +21,7 @@ from msgspec.structs import replace
 
 from benchmarks.children import telling_train
 from benchmarks.gpu import GIB, where
+from drkun_tui import hardware
 from drkun_tui.library import inventory
 from drkun_tui.library.fit import Shape
 from drkun_tui.training import memory
@@ -153,6 +154,13 @@ def verdicts(results: dict[str, dict[str, Any]]) -> str:
     return "\n".join(["| | | target | met |", "| --- | --- | --- | --- |", *rows])
 
 
+def apart(results: dict[str, dict[str, Any]]) -> str:
+    """Which sides were not measured on the card of the others, "" where all were."""
+    usual = results["tutorial"].get("card")
+    others = [name for name, side in results.items() if side.get("card") != usual]
+    return f" Measured later, on another card of the kind: {', '.join(others)}." if others else ""
+
+
 def page(results: dict[str, dict[str, Any]], expected: dict[str, int]) -> str:
     """The whole page."""
     return f"""# Fine-tuning on a GPU
@@ -167,7 +175,8 @@ A model in the shapes of Qwen3-4B with random weights, nf4, a LoRA of rank 16 on
 tutorial's script trains through unsloth on 2 × 4 rows a step, without packing; ours is `drkun train`. Tokens
 are those of text, padding not counted, over the steps behind the first {WARM_UP}. All on the same card, one
 after the other. What telling costs comes from one run of 1 × 1 that tells of its steps in every other block
-of ten. Random weights are honest for speed and memory, never for quality.
+of ten; where it is below nothing, it is less than what differs from block to block. Random weights are honest
+for speed and memory, never for quality.{apart(results)}
 
 {table(results, expected)}
 
@@ -196,7 +205,8 @@ def main() -> None:
         base, data = folder / "base", arguments.data
 
         def keep(side: str, told: dict[str, Any]) -> None:
-            results[side] = told
+            card = hardware.read().nvidia
+            results[side] = {**told, "card": card.uuid if card else ""}
             print(side, json.dumps(told), file=sys.stderr, flush=True)
             if arguments.json:
                 arguments.json.write_text(json.dumps(results, indent=1), "utf8")
