@@ -38,7 +38,7 @@ HEAVY = {
 ENGINE_ONLY = {
     *("drkun_tui.engine.llama_cpp", "drkun_tui.engine.chat_template", "drkun_tui.engine.host"),
     *("drkun_tui.engine.probe", "drkun_tui.engine.prompting", "drkun_tui.engine.openai"),
-    "drkun_tui.engine.llama_cpp_batch",
+    *("drkun_tui.engine.llama_cpp_batch", "drkun_tui.engine.llama_sampler"),
 }
 """What only the engine's processes may import, besides the Transformers engine."""
 
@@ -54,7 +54,7 @@ ENGINE_ONLY |= {name for name in MODULES if name.startswith("drkun_tui.engine.tr
 ENGINE_ONLY |= {
     f"drkun_tui.training.{name}"
     for name in (
-        *("adapter", "base_model", "examples", "job", "rendering", "sft", "tokens", "trainer"),
+        *("adapter", "base_model", "callback", "examples", "job", "rendering", "sft", "tokens", "trainer"),
         *("checking.check", "checking.job", "checking.vocabulary", "probe"),
     )
 }
