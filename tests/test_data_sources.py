@@ -311,6 +311,16 @@ def test_broken_parquet(tmp_path: Path) -> None:
     assert error_of(path, tmp_path / "out").kind == "bad_parquet"
 
 
+def test_what_tells_of_a_folder_is_none_of_its_data(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    write_lines(tmp_path / "data" / "a.jsonl", pairs(5))
+    for name in ("LICENSE.txt", "readme.txt", "requirements.txt"):
+        (tmp_path / "data" / name).write_text("Copyright\n", "utf8")
+    assert prepared(tmp_path / "data", tmp_path / "out").usable == 5
+    # Named, it is looked at.
+    assert error_of(tmp_path / "data" / "LICENSE.txt", tmp_path / "other").exit_code == 2
+
+
 def test_nothing_there(tmp_path: Path) -> None:
     assert error_of(tmp_path / "nothing", tmp_path / "out").kind == "not_found"
     (tmp_path / "empty").mkdir()

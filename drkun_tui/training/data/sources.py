@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,6 +14,9 @@ from drkun_tui.errors import DrkunError
 from drkun_tui.training.data import encodings
 from drkun_tui.training.data.formats import ROWS_AT_ONCE, Batch, Reader, as_texts
 from drkun_tui.training.data.summary import data_error
+
+ABOUT = re.compile(r"(licen[cs]e|notice|readme|changelog|citation|requirements)\b", re.IGNORECASE)
+"""What lies beside data and tells of them; in a folder such a file is none of its data."""
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet")
 """Which files of a folder are taken for data; a file that is named itself may have any."""
@@ -131,7 +135,7 @@ def files(path: Path) -> list[File]:
             found += [
                 Path(folder) / name
                 for name in names
-                if Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
+                if Path(name).suffix.lower() in SUFFIXES and not (name.startswith(".") or ABOUT.match(name))
             ]
         found.sort()
         if not found:
