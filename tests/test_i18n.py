@@ -124,6 +124,17 @@ def test_no_text_is_left_over() -> None:
     used, parts = written_anywhere()
     sections = {key.partition(".")[0] + "." for key in KEYS}
     prefixes = tuple(begin for begin, _ in parts if begin.startswith(tuple(sections)))
+    # Whose kinds of failure are a section's keys.
+    prefixes += tuple(
+        f"{node.args[0].value}."
+        for _, tree in trees()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id == "Kinds"
+        and isinstance(node.args[0], ast.Constant)
+        and isinstance(node.args[0].value, str)
+    )
     # What stands in a table may be looked up with a suffix, such as a key binding's help.
     suffixes = tuple(end for begin, end in asked_for()[1] if not begin and end)
     left = {

@@ -19,8 +19,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from drkun_tui import i18n
+from drkun_tui.errors import EXIT_BAD_INPUT
 from drkun_tui.publishing import calibrate, converters, imatrix, steps, tasks
-from drkun_tui.publishing.faults import PublishingError
+from drkun_tui.publishing.faults import PublishingError, error_of
 from drkun_tui.settings import Settings
 from drkun_tui.training import base_model, preflight, recipe
 from tests import publishing_files
@@ -210,6 +211,7 @@ def test_what_is_no_text_to_read_is_told(whole: Path, base: Path, kept: str, tmp
         with pytest.raises(PublishingError) as raised:
             computed(whole, tmp_path / name, base, kept, tmp_path / "matrix")
         assert raised.value.kind == kind
+        assert error_of(kind, raised.value.values).exit_code == EXIT_BAD_INPUT
         assert not (tmp_path / "matrix").exists()
     assert refused(BASE, "--imatrix-from", str(tmp_path / "no"))["kind"] == "calibration_unreadable"
     assert refused(BASE, "--type", "f16", "--imatrix-from", "demo")["kind"] == "imatrix_unused"

@@ -11,8 +11,9 @@ from drkun_tui import paths, settings
 from drkun_tui.errors import EXIT_DONE, DrkunError
 from drkun_tui.evaluation.comparison import compare
 from drkun_tui.evaluation.evaluations import Evaluations
-from drkun_tui.evaluation.protocol import Compared, Values, encode_compared
+from drkun_tui.evaluation.protocol import Compared, encode_compared
 from drkun_tui.i18n import set_language
+from drkun_tui.library.kinds import retold
 
 
 def main(root: str, before: str, after: str) -> int:
@@ -24,7 +25,7 @@ def main(root: str, before: str, after: str) -> int:
         one, other = (asyncio.run(evaluations.get(id)) for id in (before, after))
         told = Compared(differences=compare(evaluations, one, other))
     except DrkunError as error:
-        values: Values = {"message": error.message, "hint": error.hint, "exit_code": error.exit_code}
+        values = retold(error)
         told = Compared(kind=error.kind, values=values)
     sys.stdout.buffer.write(encode_compared(told) + b"\n")
     return EXIT_DONE

@@ -40,6 +40,7 @@ from drkun_tui.evaluation.protocol import (
 )
 from drkun_tui.i18n import set_language
 from drkun_tui.jobs import detached
+from drkun_tui.library.kinds import retold
 from drkun_tui.library.plan import Plan, plan_load
 from drkun_tui.training.data.summary import Summary
 from drkun_tui.training.runs import DATA, Runs
@@ -103,7 +104,7 @@ def run(folder: Path) -> int:
         teller.phase("stopped")
         return EXIT_DONE
     except DrkunError as error:
-        values: Values = {"message": error.message, "hint": error.hint, "exit_code": error.exit_code}
+        values = retold(error)
         return _fail(teller, error.kind, values)
     except OSError as error:
         traceback.print_exc()

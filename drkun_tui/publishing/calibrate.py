@@ -17,6 +17,7 @@ import numpy
 from drkun_tui import paths, settings
 from drkun_tui.errors import DrkunError
 from drkun_tui.i18n import set_language
+from drkun_tui.library.kinds import retold
 from drkun_tui.publishing import imatrix, loading, pre_tokenizer, steps
 from drkun_tui.publishing.activations import LEAST_ROWS, Activations
 from drkun_tui.publishing.faults import PublishingError
@@ -99,7 +100,7 @@ def _texts(task: Calibrate) -> Iterator[str]:
             reason = error.strerror or str(error)
             raise PublishingError("calibration_unreadable", file=source.name, reason=reason) from error
         except DrkunError as error:
-            raise PublishingError(error.kind, message=error.message, hint=error.hint) from error
+            raise PublishingError(error.kind, **retold(error)) from error
         return
     yield from _examples(task)
 
@@ -122,7 +123,7 @@ def _examples(task: Calibrate) -> Iterator[str]:
         try:
             prepare(Data(path=task.source), Path(aside), 0, lambda *_: None, lambda: False)
         except DrkunError as error:
-            raise PublishingError(error.kind, message=error.message, hint=error.hint) from error
+            raise PublishingError(error.kind, **retold(error)) from error
         with pa.OSFile(str(Path(aside, TRAIN))) as file:
             rows = pa.ipc.open_stream(file).read_all()
         for number in numpy.random.default_rng(0).permutation(rows.num_rows).tolist():

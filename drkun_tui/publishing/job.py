@@ -25,9 +25,10 @@ from drkun_tui.i18n import set_language
 from drkun_tui.jobs import detached
 from drkun_tui.library import inspection, inventory, provenance
 from drkun_tui.library.files import files_below, size_of
+from drkun_tui.library.kinds import Values
 from drkun_tui.library.provenance import Provenance
 from drkun_tui.publishing import card, converters, modelfile, steps, targets
-from drkun_tui.publishing.faults import PublishingError, StopRequested, Values
+from drkun_tui.publishing.faults import PublishingError, StopRequested
 from drkun_tui.publishing.protocol import (
     Event,
     Failed,

@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from drkun_tui.publishing.faults import Values
+from drkun_tui.library.kinds import Values
 
 Phase = Literal[
     "starting", "fetching", "merging", "converting", "calibrating", "quantising", "proving",

@@ -23,7 +23,8 @@ from typing import Any, TypeVar
 import msgspec
 
 from drkun_tui.jobs import ended_by
-from drkun_tui.publishing.faults import PublishingError, StopRequested, Values
+from drkun_tui.library.kinds import Values
+from drkun_tui.publishing.faults import PublishingError, StopRequested
 
 TaskT = TypeVar("TaskT")
 

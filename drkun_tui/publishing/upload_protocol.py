@@ -8,7 +8,7 @@ from typing import Literal
 import msgspec
 
 from drkun_tui.library.hub.protocol import HubName
-from drkun_tui.publishing.faults import Values
+from drkun_tui.library.kinds import Values
 
 Phase = Literal["starting", "creating", "uploading", "stopped", "done", "failed"]
 """What an upload does; the last three are its ends. One that stopped or failed can go on."""

@@ -18,6 +18,7 @@ from drkun_tui import paths, settings
 from drkun_tui.errors import EXIT_DONE, EXIT_FAILED, DrkunError
 from drkun_tui.i18n import set_language
 from drkun_tui.jobs import detached
+from drkun_tui.library.kinds import retold
 from drkun_tui.training import ranks
 from drkun_tui.training import recipe as recipes
 from drkun_tui.training.faults import StopRequested, TrainingError
@@ -103,7 +104,7 @@ def run(folder: Path, listener: Callable[[Event], None] | None = None) -> int:
     except TrainingError as error:
         return _fail(teller, error.kind, error.values)
     except DrkunError as error:
-        return _fail(teller, error.kind, {"message": error.message, "hint": error.hint})
+        return _fail(teller, error.kind, retold(error))
     except Exception as error:
         traceback.print_exc()
         if _is_full(error):

@@ -18,14 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from drkun_tui import paths
-from drkun_tui.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_NO_MODEL, DrkunError
-from drkun_tui.i18n import has, t
+from drkun_tui.errors import DrkunError
 from drkun_tui.jobs import detached
 from drkun_tui.jobs.roster import Kind, Roster
-from drkun_tui.library.printable import printable
+from drkun_tui.library.kinds import Kinds
 from drkun_tui.training import recipe as recipes
 from drkun_tui.training.history import History
-from drkun_tui.training.protocol import ENDED, Event, Failed, Phase, Values, decode
+from drkun_tui.training.protocol import ENDED, Event, Failed, Phase, decode
 from drkun_tui.training.recipe import Recipe
 
 JOB = "drkun_tui.training.job"
@@ -41,6 +40,8 @@ BEGINNING = 20
 _BAD_INPUT = {"no_run", "runs_still", "no_rows", "all_masked", "reasoning_lost", "adapter_exists", "no_data"}
 _BAD_INPUT |= {"data_missing", "sharding_alone", "sharding_nf4", "sharding_unsloth", "sharding_outdated"}
 _NO_MODEL = {"no_base", "not_trainable", "packages_missing"}
+
+error_of = Kinds("training", _BAD_INPUT, _NO_MODEL).error_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,19 +166,6 @@ class Runs(Roster[Run, Event]):
 def find(runs: list[Run], id: str) -> Run | None:
     """The run that is called so (`detached.is_called`)."""
     return next((run for run in runs if detached.is_called(run.id, id)), None)
-
-
-def error_of(kind: str, values: Values) -> DrkunError:
-    """The error that a kind of failure is, in the reader's language."""
-    shown: Values = {name: printable(v) if isinstance(v, str) else v for name, v in values.items()}
-    if "message" in shown:
-        # Told by a floor below, in its own words.
-        return DrkunError(kind, str(shown["message"]), str(shown.get("hint", "")), EXIT_FAILED)
-    if not has(f"training.{kind}"):
-        shown, kind = {"reason": printable(kind)}, "internal"
-    code = EXIT_BAD_INPUT if kind in _BAD_INPUT else EXIT_NO_MODEL if kind in _NO_MODEL else EXIT_FAILED
-    hint = f"training.{kind}_hint"
-    return DrkunError(kind, t(f"training.{kind}", **shown), t(hint, **shown) if has(hint) else "", code)
 
 
 def adapter_name(recipe: Recipe, base_name: str) -> str:

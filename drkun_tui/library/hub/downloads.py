@@ -15,11 +15,9 @@ from pathlib import Path
 import msgspec
 
 from drkun_tui import paths
-from drkun_tui.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_NO_MODEL, DrkunError
-from drkun_tui.i18n import has, t
+from drkun_tui.errors import DrkunError
 from drkun_tui.jobs import Job, detached, ended_by
 from drkun_tui.jobs.roster import Kind, Roster
-from drkun_tui.library.fit import size_text
 from drkun_tui.library.hub.base import HubError
 from drkun_tui.library.hub.folder import ModelFolder, unwritable
 from drkun_tui.library.hub.names import check_repo
@@ -54,7 +52,7 @@ from drkun_tui.library.hub.protocol import (
     read_plan,
     read_request,
 )
-from drkun_tui.library.printable import printable
+from drkun_tui.library.kinds import Kinds
 
 JOB = "drkun_tui.library.hub.job"
 INQUIRY = "drkun_tui.library.hub.inquiry"
@@ -73,6 +71,8 @@ _NO_MODEL = {
     "pickles_only",
 }
 _BAD_INPUT = {"bad_repo", "nothing_matches", "quant_missing"}
+
+error_of = Kinds("fetch", _BAD_INPUT, _NO_MODEL).error_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -264,21 +264,6 @@ async def _ask(question: Question) -> Answer:
     if isinstance(answer, Failed):
         raise error_of(answer.kind, answer.values)
     return answer
-
-
-def error_of(kind: str, values: dict[str, str | int]) -> DrkunError:
-    """The error that a kind of failure is, in the reader's language."""
-    if not has(f"fetch.{kind}"):
-        values, kind = {"reason": printable(kind)}, "internal"
-    shown: dict[str, str | int] = {}
-    for name, value in values.items():
-        if isinstance(value, str):
-            shown[name] = printable(value)
-        else:
-            shown |= {name: value, f"{name}_size": size_text(value)}
-    code = EXIT_BAD_INPUT if kind in _BAD_INPUT else EXIT_NO_MODEL if kind in _NO_MODEL else EXIT_FAILED
-    hint = f"fetch.{kind}_hint"
-    return DrkunError(kind, t(f"fetch.{kind}", **shown), t(hint, **shown) if has(hint) else "", code)
 
 
 # One job's folder
