@@ -287,11 +287,11 @@ def gpu_layers(shape: Shape, free: int, ram: int, context: int = SMALLEST_CONTEX
 
 
 def _where(shape: Shape, profile: Profile, hardware: Hardware) -> str:
-    """What else must be known: whose memory was meant, or that the engine wants another format."""
+    """What else must be known: whose memory was meant, or that another format is faster."""
     if profile in CLASS_BYTES:
         gpu = hardware.nvidia
         return t("fit.on_gpu", gpu=gpu.name) if gpu else t("fit.no_gpu", profile=profile.value)
-    return t("fit.on_cpu") if shape.is_gguf else t("fit.cpu_wants_gguf")
+    return t("fit.on_cpu") if shape.is_gguf else t("fit.cpu_prefers_gguf")
 
 
 def context_for(
