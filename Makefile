@@ -4,33 +4,30 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 SETUP  := $(BIN)/.core
 TOOLS  := $(BIN)/.tools
-# What a run of the tests has covered; newer than every source, it need not be made again.
-COVERED := .coverage
-SOURCES := $(shell find drkun_tui tests benchmarks scripts models/starter pyproject.toml -type f ! -name '*.pyc')
+# The sums of all that the tests were run on, kept when they have passed: on the same they need not be run again.
+TESTED := $(BIN)/.tested
+SUMS   := find drkun_tui tests benchmarks scripts docs models/starter pyproject.toml $(TOOLS) -type f \
+	! -name '*.pyc' -exec cksum {} + | sort
 
 .PHONY: run test check demo-train format bench picture clean
 
 run: $(SETUP)
 	@$(BIN)/drkun
 
-define RUN_TESTS
-$(BIN)/coverage erase
-$(BIN)/coverage run -m pytest
-$(BIN)/coverage combine -q
-endef
-
 test: $(TOOLS)
-	$(RUN_TESTS)
+	@rm -f $(TESTED)
+	@$(SUMS) > $(TESTED).part
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine -q
+	@mv $(TESTED).part $(TESTED)
 
 check: $(TOOLS)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	@$(MAKE) --no-print-directory $(COVERED)
+	@$(SUMS) | cmp -s - $(TESTED) || $(MAKE) --no-print-directory test
 	$(BIN)/coverage report
-
-$(COVERED): $(SOURCES) | $(TOOLS)
-	$(RUN_TESTS)
 
 # The whole loop on two cores: train the bundled model, then ask it.
 demo-train: $(TOOLS)

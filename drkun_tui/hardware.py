@@ -57,7 +57,7 @@ class Hardware:
     ram_available: int
     """What can be taken now without swapping."""
     gpus: list[Gpu] = field(default_factory=list)
-    """NVIDIA's first, those that CUDA shows to this process, in its order."""
+    """NVIDIA's first, of which only those that CUDA shows to this process."""
     gpu_note: str = ""
     """Why no NVIDIA GPU is listed, one sentence; "" when one is."""
 
@@ -279,23 +279,30 @@ def _ask_nvml(nvml: ctypes.CDLL) -> tuple[list[Gpu], str]:
 
 
 def _visible(nvml: ctypes.CDLL) -> Iterator[tuple[ctypes.c_void_p, str]]:
-    """NVML's handles and UUIDs of the cards that CUDA would show to this process, in CUDA's order.
+    """NVML's handles and UUIDs of the cards that CUDA would show to this process.
 
     ``CUDA_VISIBLE_DEVICES`` lists numbers, UUIDs or beginnings of them, and ends at the first that names
-    nothing (CUDA C++ Programming Guide, "CUDA Environment Variables"). A card that is lost, or that this
-    user may not touch, is left out.
+    nothing (CUDA C++ Programming Guide, "CUDA Environment Variables"). Its numbers are NVML's, by the bus,
+    only with ``CUDA_DEVICE_ORDER=PCI_BUS_ID`` or where all cards are of one kind: otherwise the fastest is
+    number 0, and a number's UUID is not told. A card that is lost, or that this user may not touch, is left
+    out.
     """
     count = ctypes.c_uint()
     nvml.nvmlDeviceGetCount_v2(ctypes.byref(count))
     cards: dict[int, tuple[ctypes.c_void_p, str]] = {}
+    kinds = set()
     for index in range(min(count.value, 64)):
         handle, uuid = ctypes.c_void_p(), ctypes.create_string_buffer(96)
+        kind = ctypes.create_string_buffer(96)
         if not nvml.nvmlDeviceGetHandleByIndex_v2(index, ctypes.byref(handle)):
             nvml.nvmlDeviceGetUUID(handle, uuid, len(uuid))
+            nvml.nvmlDeviceGetName(handle, kind, len(kind))
+            kinds.add(kind.value)
             cards[index] = handle, uuid.value.decode("utf8", "replace")
     if VISIBLE not in os.environ:
         yield from cards.values()
         return
+    by_bus = len(kinds) == 1 or os.environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
     for name in os.environ[VISIBLE].split(","):
         wanted = name.strip()
         if wanted.startswith("MIG-"):
@@ -308,7 +315,8 @@ def _visible(nvml: ctypes.CDLL) -> Iterator[tuple[ctypes.c_void_p, str]]:
         ):
             yield found[0]
         elif wanted.isdecimal() and int(wanted) in cards:
-            yield cards[int(wanted)]
+            card, known = cards[int(wanted)]
+            yield card, known if by_bus else ""
         else:
             return
 

@@ -5,7 +5,6 @@ A profile is no engine. ``auto`` looks at the machine and picks one of the other
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -88,10 +87,15 @@ def missing_packages(profile: Profile) -> list[str]:
     return [name for name in PACKAGES[profile] if not installed(name)]
 
 
-@functools.cache
+_installed: set[str] = set()
+"""Packages that were found: a list of thousands of models asks for each of them."""
+
+
 def installed(package: str) -> bool:
-    """Was it there when it was first asked for? A list of thousands of models asks for each of them."""
-    return importlib.util.find_spec(package) is not None
+    """Is it there, or was it when it was asked for before?"""
+    if package not in _installed and importlib.util.find_spec(package) is not None:
+        _installed.add(package)
+    return package in _installed
 
 
 def ensure_available(wanted: Profile, hardware: Hardware, *, gguf: bool | None = None) -> None:

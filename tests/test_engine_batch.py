@@ -13,6 +13,7 @@ import pytest
 
 from drkun_tui import paths
 from drkun_tui.engine import llama_cpp_batch, protocol
+from drkun_tui.engine.base import EngineError
 from drkun_tui.engine.client import EngineClient
 from drkun_tui.engine.protocol import (
     Delta,
@@ -255,3 +256,25 @@ async def test_an_engine_that_dies_among_answers_says_so(tmp_path: Path, known_m
                 psutil.Process(client.pid).kill()
     assert raised.value.kind == "engine_died"
     assert not client.loaded
+
+
+def test_logits_that_are_no_numbers_end_every_answer_and_not_the_engine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine = llama_cpp_batch.LlamaCppBatch()
+    starter = str(paths.starter())
+    engine.load(
+        Load(path=starter, context_length=256, threads=1, sequences=2, safe_mode=True), lambda _: None
+    )
+    asked = [Generate(id=n, messages=user(QUESTIONS[n]), sampling=GREEDY) for n in range(2)]
+    for request in asked:
+        engine.begin(request)
+    with monkeypatch.context() as broken:
+        nothing = np.full(llama_cpp.llama_vocab_n_tokens(engine._vocab), np.nan, np.float32)
+        broken.setattr(np.ctypeslib, "as_array", lambda *_: nothing)
+        with pytest.raises(EngineError) as raised:
+            engine.step()
+    assert raised.value.kind == "not_numbers"
+    assert engine.free == 2
+    engine.begin(asked[0])
+    assert [piece.id for piece in engine.step()] == [0]

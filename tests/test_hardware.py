@@ -168,6 +168,7 @@ class FakeNvml:
 
     def __init__(self, init: int = 0, cards: int = 2, lost: Sequence[int] = (1,)) -> None:
         self.init, self.cards, self.lost, self.closed = init, cards, lost, False
+        self.names: dict[int, bytes] = {}
         self.nvmlErrorString: Any = lambda _: b"Driver Not Loaded"
 
     def nvmlInit_v2(self) -> int:  # noqa: N802
@@ -200,7 +201,7 @@ class FakeNvml:
         return 0
 
     def nvmlDeviceGetName(self, handle: Any, text: Any, size: int) -> int:  # noqa: N802
-        text.value = b"NVIDIA Made Up"
+        text.value = self.names.get(handle.value, b"NVIDIA Made Up")
         return 0
 
     def nvmlDeviceGetMemoryInfo(self, handle: Any, memory: Any) -> int:  # noqa: N802
@@ -252,6 +253,18 @@ def test_only_what_cuda_shows_to_this_process_counts(
     gpus, note = hardware._nvidia()
     assert [gpu.uuid for gpu in gpus] == seen
     assert ("CUDA_VISIBLE_DEVICES" in note) != bool(seen)
+
+
+def test_numbers_name_no_card_where_cuda_may_count_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its number 0 is the fastest card; NVML's the first on the bus."""
+    fake = FakeNvml(cards=2, lost=())
+    fake.names[1] = b"NVIDIA Slow"
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: fake)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
+    assert [gpu.uuid for gpu in hardware._nvidia()[0]] == [""]
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    assert [(gpu.uuid, gpu.name) for gpu in hardware._nvidia()[0]] == [("GPU-1000", "NVIDIA Slow")]
 
 
 @pytest.mark.parametrize("fake", [FakeNvml(init=9), FakeNvml(cards=0), object()])

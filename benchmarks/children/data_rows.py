@@ -1,6 +1,6 @@
 """Reads and cleans a folder of dialogues in a process of its own: how fast, and in how much memory.
 
-Run as ``python -m benchmarks.children.data_rows drkun|loop|frame|packed FOLDER``.
+Run as ``python -m benchmarks.children.data_rows drkun|cleaned|loop|frame|packed FOLDER``.
 """
 
 from __future__ import annotations
@@ -18,14 +18,19 @@ from typing import Any
 CONTEXT_LENGTH = 1024
 
 
-def drkun(folder: Path) -> int:
+def drkun(folder: Path, *, near_duplicates: bool = True) -> int:
     """The whole preparation: cleaned, without duplicates, split and on disk; the rows read."""
     from drkun_tui.training.data.dataset import prepare
     from drkun_tui.training.recipe import Data
 
     with tempfile.TemporaryDirectory(dir=folder.parent) as name:
-        options = Data(path=str(folder))
+        options = Data(path=str(folder), near_duplicates=near_duplicates)
         return prepare(options, Path(name), 3407, lambda _done, _total: None, lambda: False).rows
+
+
+def cleaned(folder: Path) -> int:
+    """The same without the search for rows that say almost the same, which no loop here does."""
+    return drkun(folder, near_duplicates=False)
 
 
 def loop(folder: Path) -> int:
@@ -109,7 +114,13 @@ def packed() -> Callable[[Path], int]:
 
 if __name__ == "__main__":
     side = sys.argv[1]
-    work = packed() if side == "packed" else {"drkun": drkun, "loop": loop, "frame": frame}[side]
+    sides: dict[str, Callable[[Path], int]] = {
+        "drkun": drkun,
+        "cleaned": cleaned,
+        "loop": loop,
+        "frame": frame,
+    }
+    work = packed() if side == "packed" else sides[side]
     began, before = time.perf_counter(), time.process_time()
     rows = work(Path(sys.argv[2]))
     seconds, used = time.perf_counter() - began, time.process_time() - before

@@ -88,11 +88,11 @@ class LlamaCppBatch(LlamaCpp):
         sampled = self._fill()
         try:
             self._decode_batch()
+            return [piece for sequence, row in sampled for piece in self._next(sequence, row)]
         except EngineError:
             for sequence in list(self._running):
                 self._end(sequence)
             raise
-        return [piece for sequence, row in sampled for piece in self._next(sequence, row)]
 
     def score(self, request: Score) -> tuple[float, int]:
         """See `BatchEngine.score`."""

@@ -1,6 +1,7 @@
 """What a trainer does, as the run's events.
 
-On a GPU a step is told of while the next one is prepared: whoever waits for its loss lets the GPU wait.
+On a GPU a step is told of while the next one is prepared: whoever waits for its loss lets the GPU wait. Where
+the trainer waits by itself in each step, as TRL's own loss does, nothing is lost by it and nothing won.
 """
 
 from __future__ import annotations
@@ -116,9 +117,9 @@ class RunCallback(TrainerCallback):
             now: wait for the figures.
         """
         self.tell_made(wait=True)
-        figures = torch.stack(
-            [loss.detach(), torch.as_tensor(norm or 0.0, device=loss.device).to(loss.dtype)]
-        )
+        # Whatever asks a tensor on the GPU for its value, or brings it one, waits.
+        known = norm.detach() if isinstance(norm, Tensor) else torch.full_like(loss, norm or 0.0)
+        figures = torch.stack([loss.detach(), known.to(loss)])
         arrived = None
         if figures.is_cuda:
             host = torch.empty(2, dtype=figures.dtype, pin_memory=True)

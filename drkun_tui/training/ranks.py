@@ -55,9 +55,16 @@ def others(module: str, folder: Path, count: int, on_death: Callable[[int], None
         return
     if count == 1:
         # CUDA would take the first card, and what was promised was looked up on the one with the most room.
+        before = os.environ.get(hardware.VISIBLE)
         if (card := hardware.read().nvidia) and card.uuid:
             os.environ[hardware.VISIBLE] = card.uuid
-        yield
+        try:
+            yield
+        finally:
+            if before is None:
+                os.environ.pop(hardware.VISIBLE, None)
+            else:
+                os.environ[hardware.VISIBLE] = before
         return
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

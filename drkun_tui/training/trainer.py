@@ -212,7 +212,8 @@ class RunTrainer(SFTTrainer):
             # Transformers waits here for the GPU, which then waits for the next step to be prepared.
             self.control.should_log = False
             self._globalstep_last_logged = self.state.global_step
-            rate = options.get("learning_rate") or self._get_learning_rate()
+            rate = options.get("learning_rate")
+            rate = self._get_learning_rate() if rate is None else rate
             self.callback.made(self.state, tr_loss, grad_norm, rate, now=self.control.should_save)
             tr_loss.zero_()
         super()._maybe_log_save_evaluate(tr_loss, grad_norm, *arguments, **options)

@@ -112,11 +112,16 @@ class Fetching(Telling):
         from drkun_tui.ui.guide import proposal
 
         self._guide_waits = True
-        async with self._guide_turn:
+        try:
+            await self._guide_turn.acquire()
+        finally:
             self._guide_waits = False
+        try:
             again = self._proposal is not None
             self._proposal = await asyncio.to_thread(proposal, self.settings, self.downloads_now, again=again)
             self._needs_guide = self._proposal is not None
+        finally:
+            self._guide_turn.release()
         if (screen := self._consult_screen()) is not None:
             for transcript in screen.query(Transcript):
                 transcript.propose(self._proposal.text if self._proposal else "")

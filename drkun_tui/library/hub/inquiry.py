@@ -26,7 +26,7 @@ from drkun_tui.library.hub.protocol import (
 )
 from drkun_tui.library.hub.retry import Backoff
 
-LIMITS = Limits(tries=2, connect_s=5, stall_s=15)
+LIMITS = Limits(tries=2, connect_s=5, stall_s=15, most_backoff_s=5)
 """Somebody waits in front of the screen."""
 
 MODELSCOPE = {

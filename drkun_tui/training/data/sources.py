@@ -15,7 +15,7 @@ from drkun_tui.training.data import encodings
 from drkun_tui.training.data.formats import ROWS_AT_ONCE, Batch, Reader, as_texts
 from drkun_tui.training.data.summary import data_error
 
-ABOUT = re.compile(r"(licen[cs]e|notice|readme|changelog|citation|requirements)\b", re.IGNORECASE)
+ABOUT = re.compile(r"(licen[cs]e|notice|readme|changelog|citation|requirements)(\.|$)", re.IGNORECASE)
 """What lies beside data and tells of them; in a folder such a file is none of its data."""
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet")
