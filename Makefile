@@ -9,7 +9,12 @@ TESTED := $(BIN)/.tested
 SUMS   := find drkun_tui tests benchmarks scripts docs models/starter pyproject.toml $(TOOLS) -type f \
 	! -name '*.pyc' -exec cksum {} + | sort
 
-.PHONY: run test check demo-train format bench picture clean
+# These start trainers, exports and evaluations, wait for them for minutes, and know nothing of each other.
+EXPORTING := $(addprefix tests/test_,export.py exporting.py importance.py publishing.py evaluation.py loop.py)
+TRAINING  := $(wildcard tests/test_training*.py tests/test_transformers*.py)
+SIDE_BY_SIDE := -j2 $(if $(filter output-sync,$(.FEATURES)),--output-sync)
+
+.PHONY: run test test-exporting test-training check demo-train format bench picture clean
 
 run: $(SETUP)
 	@$(BIN)/drkun
@@ -18,9 +23,14 @@ test: $(TOOLS)
 	@rm -f $(TESTED)
 	@$(SUMS) > $(TESTED).part
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage run -m pytest $(addprefix --ignore=,$(EXPORTING) $(TRAINING))
+	@$(MAKE) --no-print-directory $(SIDE_BY_SIDE) test-exporting test-training
 	$(BIN)/coverage combine -q
 	@mv $(TESTED).part $(TESTED)
+
+# 5 is pytest's word for "no tests", where there is no torch.
+test-exporting test-training:
+	$(BIN)/coverage run -m pytest $(if $(filter %training,$@),$(TRAINING),$(EXPORTING)) || [ $$? -eq 5 ]
 
 check: $(TOOLS)
 	$(BIN)/ruff check .
