@@ -315,11 +315,17 @@ def test_a_block_that_never_closes_is_never_answer(text: str, begin: tuple[Start
     ids=["prose", "angles", "spaces", "spaces and angles", "lines before a tag", "heading", "headings"],
 )
 def test_time_is_linear_for_single_characters(text: Callable[[int], str], start: Start) -> None:
-    """Four times the text takes four times the processor's time, not sixteen times."""
-    took = []
-    for length in (8_000, 32_000):
-        began = time.process_time()
-        events, _ = run(text(length), start)
-        took.append(time.process_time() - began)
-        assert joined(events) == text(length)
-    assert took[1] < 9 * max(took[0], 0.02)
+    """Four times the text takes four times the processor's time, not sixteen times. What else the machine does
+    may stretch one look, hardly five."""
+    ratios = []
+    for _ in range(5):
+        took = []
+        for length in (8_000, 32_000):
+            began = time.process_time()
+            events, _ = run(text(length), start)
+            took.append(time.process_time() - began)
+            assert joined(events) == text(length)
+        ratios.append(took[1] / max(took[0], 0.01))
+        if ratios[-1] < 9:
+            return
+    raise AssertionError(ratios)
