@@ -315,7 +315,7 @@ def test_a_block_that_never_closes_is_never_answer(text: str, begin: tuple[Start
     ids=["prose", "angles", "spaces", "spaces and angles", "lines before a tag", "heading", "headings"],
 )
 def test_time_is_linear_for_single_characters(text: Callable[[int], str], start: Start) -> None:
-    """Four times the text takes four times the processor's time, not sixteen times. What else the machine does
+    """Four times the text takes four times the time, not sixteen times. What else the machine does
     may stretch one look, hardly five."""
     ratios = []
     for _ in range(5):
