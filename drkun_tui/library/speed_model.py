@@ -3,7 +3,8 @@
 On a CPU the weights that a token is multiplied with are counted by tensor type, each at the rate that was
 measured for its kernel (`drkun_tui.engine.rates`); to that come attention over the context, the threads'
 waiting for each other at every operation, and sampling. The constants were fitted on 2026-11-24 to the
-bundled model and to random models of 270 M to 1.2 B parameters in F16, Q8_0 and Q4_K_M, on two cores;
+bundled model and to random models of 270 M to 1.2 B parameters in F16, Q8_0 and Q4_K_M, on two cores, but
+the one of sampling, which was measured by itself on 2026-12-01;
 ``benchmarks/speed_estimates.py`` shows how well they hold.
 
 On a GPU a token takes the time to read the weights, and some time for every layer, which on a fast card is
