@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from drkun_tui.consult.conversation import State
 from drkun_tui.i18n import t
 from drkun_tui.jobs import detached
 from drkun_tui.training import recipe, runs
+from drkun_tui.training.history import History
 from drkun_tui.training.protocol import Step, decode
 from drkun_tui.ui.screens.choose import Choose
 from drkun_tui.ui.screens.confirm import Confirm
@@ -26,6 +28,7 @@ from drkun_tui.ui.screens.recipe_editor import RecipeEditor
 from drkun_tui.ui.screens.training import TrainingScreen
 from drkun_tui.ui.widgets.data_result import DataResult
 from drkun_tui.ui.widgets.line_view import LineView
+from drkun_tui.ui.widgets.row_list import RowList
 from tests import training_runs
 from tests.conftest import MakeChild
 from tests.data_files import answer, pairs, question, write_lines
@@ -149,12 +152,46 @@ async def test_twenty_thousand_steps_are_drawn_rarely_and_once_for_each_column()
     async with chat(loaded=False) as it:
         screen = await at_training(it, "20,000 / 20,000")
         await it.until(lambda: flat(t("runs.phase_done")) in it.seen("#run-head"))
+        await it.until(lambda: len(screen._history.steps) == 20_000)
         before = screen.paints
         for _ in range(40):
             await it.press("down")
         # Nothing is new, so nothing is painted, whatever the keys do.
         assert screen.paints - before <= 2
-        assert len(screen._history.steps) == 20_000
+
+
+async def test_a_list_without_room_waits_for_it_and_lets_the_application_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    await started("drkun/one", total=20)
+    monkeypatch.setattr(RowList, "DEFAULT_CSS", "RowList { display: none; }")
+    async with chat(loaded=False) as it:
+        screen = await at_training(it)
+        await it.until(lambda: it.app.runs_now)
+        screen.query_one("#runs").display = True
+        await it.until(lambda: "20/20" in it.seen("#runs"))
+        assert it.app.focused is screen.query_one("#runs")
+
+
+async def test_a_run_that_is_still_being_read_shows_nothing_of_the_one_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    await started("drkun/one", total=20)
+    await started("drkun/two", total=30)
+    async with chat(loaded=False) as it:
+        await at_training(it, "drkun/two")
+        await it.until(lambda: "30/30" in it.seen("#numbers"))
+        read, reads = asyncio.Event(), it.app.runs.history
+
+        async def held(id: str) -> tuple[History, int]:
+            await read.wait()
+            return await reads(id)
+
+        monkeypatch.setattr(it.app.runs, "history", held)
+        await it.press("down")
+        await it.until(lambda: "20/20" in it.seen("#numbers"))
+        read.set()
+        await it.until(lambda: len(it.app.screen._history.steps) == 20)
 
 
 # Comparing

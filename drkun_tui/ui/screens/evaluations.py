@@ -97,8 +97,15 @@ class EvaluationsScreen(Screen[None]):
         self.app.watch_evaluations()
 
     def on_resize(self, event: events.Resize) -> None:  # noqa: ARG002
-        """There is another width for everything, once the parts have theirs."""
-        self.call_after_refresh(self.show_evaluations)
+        """There is another width for everything."""
+        self._dirty = True
+
+    @on(RowList.LaidOut)
+    def _laid_out(self) -> None:
+        self.show_evaluations()
+        # While there was nothing to move in, the list was hidden and had lost the focus.
+        if self.focused is None:
+            self.query_one(RowList).focus()
 
     # The list
 
@@ -108,15 +115,9 @@ class EvaluationsScreen(Screen[None]):
             return
         listing = self.query_one(RowList)
         if not listing.size.width and not self.has_class("-empty"):
-            # Not laid out yet: how much there is room for is not known.
-            self.call_after_refresh(self.show_evaluations)
+            # How much there is room for is not known; `LaidOut` comes.
             return
         known = self.app.evaluations_now
-        if self.has_class("-empty") and known:
-            self.remove_class("-empty")
-            self.call_after_refresh(self.show_evaluations)
-            # While there was nothing to move in, it was hidden and had lost the focus.
-            self.call_after_refresh(listing.focus)
         self.set_class(not known, "-empty")
         compared = self._before(self.highlighted)
         width = max(40, listing.size.width - 1)

@@ -71,7 +71,7 @@ class TrainingScreen(Screen[None]):
         self._shown: str | None = None
         """Id of the run beside the list."""
         self._history = History()
-        """All that this run has told."""
+        """All that this run has told; its newest events while the rest is being read."""
         self._order: list[str] = []
         """Ids of the runs as they are listed."""
         self._dirty = False
@@ -106,9 +106,16 @@ class TrainingScreen(Screen[None]):
         self.app.watch_runs()
 
     def on_resize(self, event: events.Resize) -> None:  # noqa: ARG002
-        """There is another width for everything, once the parts have theirs."""
-        self.call_after_refresh(self._show_list)
+        """There is another width for everything."""
         self._dirty = True
+
+    @on(RowList.LaidOut)
+    def _laid_out(self) -> None:
+        self._show_list()
+        self._dirty = True
+        # While there was nothing to move in, the list was hidden and had lost the focus.
+        if self.focused is None:
+            self.query_one(RowList).focus()
 
     # The runs
 
@@ -144,18 +151,12 @@ class TrainingScreen(Screen[None]):
             return
         listing = self.query_one(RowList)
         if not listing.size.width and not self.has_class("-empty"):
-            # Not laid out yet: how much there is room for is not known.
-            self.call_after_refresh(self._show_list)
+            # How much there is room for is not known; `LaidOut` comes.
             return
         highlighted = self.highlighted.id if self.highlighted else self._shown
         signs = {id: sign for id, (sign, _) in self._marked.items()}
         at = next((i for i, run in enumerate(self._runs) if run.id == highlighted), 0)
         lines = training_text.run_lines(self._runs, signs, max(20, listing.size.width - 1))
-        if self.has_class("-empty") and lines:
-            self.remove_class("-empty")
-            self.call_after_refresh(self._show_list)
-            # While there was nothing to move in, it was hidden and had lost the focus.
-            self.call_after_refresh(listing.focus)
         self.set_class(not lines, "-empty")
         self._order = [run.id for run in self._runs]
         listing.show(lines, at if lines else None)
@@ -191,6 +192,8 @@ class TrainingScreen(Screen[None]):
         run = self.highlighted
         if run is not None and run.id != self._shown:
             self._shown = run.id
+            # Its newest events until all are read: never those of the run that was shown before.
+            self._history, self._dirty = run.history, True
             self._follow(run.id)
         self.refresh_bindings()
 

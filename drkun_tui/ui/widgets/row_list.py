@@ -48,6 +48,13 @@ class RowList(LineView):
 
         index: int
 
+    class LaidOut(Message):
+        """There is room for rows, or other room than before; the place to fit them to their width.
+
+        Waiting for it by `call_after_refresh` until there is a width would not do: a screen that calls
+        itself again and again gives way to nobody, the application that applies the styles included.
+        """
+
     highlighted: reactive[int | None] = reactive(None)
     """Index of the highlighted row; None when there is none."""
 
@@ -109,6 +116,14 @@ class RowList(LineView):
         """Choose the highlighted row."""
         if self.highlighted is not None:
             self.post_message(self.Selected(self.highlighted))
+
+    def on_show(self) -> None:
+        """It has a place on the screen."""
+        self.post_message(self.LaidOut())
+
+    def on_resize(self) -> None:
+        """It has another size."""
+        self.post_message(self.LaidOut())
 
     def on_click(self, event: events.Click) -> None:
         """Highlight the row that was clicked; a second click chooses it."""
