@@ -179,7 +179,7 @@ async def test_a_run_that_is_still_being_read_shows_nothing_of_the_one_before(
     await started("drkun/one", total=20)
     await started("drkun/two", total=30)
     async with chat(loaded=False) as it:
-        await at_training(it, "drkun/two")
+        screen = await at_training(it, "drkun/two")
         await it.until(lambda: "30/30" in it.seen("#numbers"))
         read, reads = asyncio.Event(), it.app.runs.history
 
@@ -191,7 +191,7 @@ async def test_a_run_that_is_still_being_read_shows_nothing_of_the_one_before(
         await it.press("down")
         await it.until(lambda: "20/20" in it.seen("#numbers"))
         read.set()
-        await it.until(lambda: len(it.app.screen._history.steps) == 20)
+        await it.until(lambda: len(screen._history.steps) == 20)
 
 
 # Comparing
