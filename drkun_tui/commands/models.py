@@ -34,8 +34,8 @@ def run(arguments: argparse.Namespace) -> int:
         listed = [entry.model.as_dict(machine, known) for entry in found.entries]
         print(json.dumps({"models": listed}, ensure_ascii=False))
     elif found.entries:
-        titles, lines = model_rows.rows(found.entries).lines(tuple(model_rows.WIDEST))
-        print(titles)
+        lines = model_rows.rows(found.entries).lines(tuple(model_rows.WIDEST))
+        print(lines.titles)
         for line, problem in lines:
             print(f"{line}{GAP}{problem}".rstrip())
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import overload
 
 from rich.cells import cell_len
 
@@ -39,55 +40,95 @@ _FIT_COLUMNS = (Profile.CPU, Profile.GPU8, Profile.GPU16)
 
 
 @dataclass(frozen=True, slots=True)
+class Row:
+    """One model's cells by column, and how many of the screen's cells each of them takes."""
+
+    entry: Entry
+    cells: dict[str, str]
+    widths: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Rows:
     """The cells of all models, from which lines of any width are made.
 
     Attributes:
         titles: by column.
-        cells: of each model, by column.
+        each: in the order of the entries.
         widths: cells of the widest in each column.
     """
 
     titles: dict[str, str]
-    cells: list[dict[str, str]]
+    each: list[Row]
     widths: dict[str, int]
 
     def width(self, columns: Sequence[str], name_cells: int) -> int:
         """Cells of a line."""
         return sum(self._most(column, name_cells) + len(GAP) for column in columns) - len(GAP)
 
-    def lines(
-        self, columns: Sequence[str], name_cells: int = WIDEST["name"]
-    ) -> tuple[str, list[tuple[str, str]]]:
-        """The line of titles, and that of each model, which comes in two parts: the second is what is
-        wrong with a model, in the place of its figures."""
-        figures = next(i for i, column in enumerate(columns) if column in _FIGURES)
-
-        def padded(row: Mapping[str, str]) -> list[str]:
-            named = {**row, "name": middle_cut(row["name"], self._most("name", name_cells))}
-            return [
-                cell(named.get(column, ""), self._most(column, name_cells), right=column in RIGHT)
-                for column in columns
-            ]
-
-        out = []
-        for row in self.cells:
-            problem = row.get("problem", "")
-            texts = padded(row)
-            out.append((GAP.join(texts[:figures] if problem else texts).rstrip(), problem))
-        return GAP.join(padded(self.titles)).rstrip(), out
+    def lines(self, columns: Sequence[str], name_cells: int = WIDEST["name"]) -> Lines:
+        """The lines with these columns."""
+        return Lines(self, columns, {column: self._most(column, name_cells) for column in columns})
 
     def _most(self, column: str, name_cells: int) -> int:
         limit = name_cells if column == "name" else WIDEST[column]
         return min(limit, self.widths[column])
 
 
-def rows(entries: Sequence[Entry]) -> Rows:
-    """All rows. With thousands of models not for the thread that draws."""
+class Lines(Sequence[tuple[str, str]]):
+    """A line for each model, made when somebody looks at it: of thousands a screen shows a few dozen.
+
+    Each comes in two parts: the second is what is wrong with a model, in the place of its figures.
+    """
+
+    def __init__(self, rows: Rows, columns: Sequence[str], widths: Mapping[str, int]) -> None:
+        self._rows, self._columns, self._widths = rows.each, columns, widths
+        self._figures = next(i for i, column in enumerate(columns) if column in _FIGURES)
+        self.titles = GAP.join(self._padded(rows.titles)).rstrip()
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, at: int) -> tuple[str, str]: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[tuple[str, str]]: ...
+    def __getitem__(self, at: int | slice) -> tuple[str, str] | list[tuple[str, str]]:
+        if isinstance(at, slice):
+            return [self[index] for index in range(*at.indices(len(self)))]
+        row = self._rows[at].cells
+        problem = row.get("problem", "")
+        texts = self._padded(row)
+        return GAP.join(texts[: self._figures] if problem else texts).rstrip(), problem
+
+    def _padded(self, row: Mapping[str, str]) -> list[str]:
+        named = {**row, "name": middle_cut(row["name"], self._widths["name"])}
+        return [
+            cell(named.get(column, ""), self._widths[column], right=column in RIGHT)
+            for column in self._columns
+        ]
+
+
+def rows(entries: Sequence[Entry], before: Rows | None = None) -> Rows:
+    """All rows. With thousands of models not for the thread that draws.
+
+    Args:
+        before: the rows at the last look; what is the same entry still is the same row.
+    """
     titles = {column: t(f"models.column_{column}") for column in WIDEST}
-    each = [cells(entry) for entry in entries]
-    widths = {column: max(cell_len(row.get(column, "")) for row in (titles, *each)) for column in WIDEST}
+    # In another language every row is another one.
+    known = before.each if before is not None and before.titles == titles else []
+    by_entry = {id(row.entry): row for row in known}
+    each = [by_entry.get(id(entry)) or _row(entry) for entry in entries]
+    widths = {
+        column: max([cell_len(titles[column]), *(row.widths[column] for row in each)]) for column in WIDEST
+    }
     return Rows(titles, each, widths)
+
+
+def _row(entry: Entry) -> Row:
+    made = cells(entry)
+    return Row(entry, made, {column: cell_len(made.get(column, "")) for column in WIDEST})
 
 
 def cells(entry: Entry) -> dict[str, str]:

@@ -73,6 +73,7 @@ class ModelsScreen(Screen[None]):
     def __init__(self) -> None:
         super().__init__()
         self._entries: list[Entry] = []
+        self._rows: model_rows.Rows | None = None
         self._machine = hardware.read()
         self._known: Known | None = None
         self._scanner = Scanner()
@@ -138,7 +139,7 @@ class ModelsScreen(Screen[None]):
         except DrkunError as error:
             self.query_one(Notice).fail(error)
             return
-        rows = await asyncio.to_thread(model_rows.rows, found.entries)
+        rows = self._rows = await asyncio.to_thread(model_rows.rows, found.entries, self._rows)
         if not self.query(RowList):  # left meanwhile
             return
         self._entries = found.entries

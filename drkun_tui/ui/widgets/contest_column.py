@@ -169,8 +169,9 @@ class ComparedText(LineView):
         """Mark the words for which `marks`, as many as `words`, is true."""
         coming = iter(marks)
         self.lines = [
-            tuple(piece for span in line for piece in _pieces(span, coming)) for line in self._body
-        ] + self.lines[len(self._body) :]
+            *(tuple(piece for span in line for piece in _pieces(span, coming)) for line in self._body),
+            *self.lines[len(self._body) :],
+        ]
         self.lines_changed(0, follow=False)
 
     def on_resize(self) -> None:

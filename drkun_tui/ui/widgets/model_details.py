@@ -29,7 +29,9 @@ class ModelDetails(LineView):
         self._entry: Entry | None = None
 
     def show(self, entry: Entry | None) -> None:
-        """Show this model; None shows nothing."""
+        """Show this model; None shows nothing. The one that is shown stays where it was read."""
+        if entry is self._entry:
+            return
         self._entry = entry
         self._typeset()
         self.scroll_home(animate=False)

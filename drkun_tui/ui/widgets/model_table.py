@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Sequence
+from typing import overload
 
 from rich.text import Text
 from textual import events
@@ -12,7 +13,7 @@ from textual.containers import Vertical
 from textual.widgets import Static
 
 from drkun_tui.library.overview import Entry
-from drkun_tui.ui.model_rows import Rows
+from drkun_tui.ui.model_rows import Lines, Rows
 from drkun_tui.ui.table import GAP
 from drkun_tui.ui.typeset.wrap import Line, Span
 from drkun_tui.ui.widgets.row_list import RowList
@@ -80,10 +81,27 @@ class ModelTable(Vertical):
             return
         room = self.size.width - len(MARK) - 1
         fitting = (c for c in itertools.product(COLUMNS, NAME_CELLS) if self._rows.width(*c) <= room)
-        titles, texts = self._rows.lines(*next(fitting, (COLUMNS[-1], NAME_CELLS[-1])))
-        self.query_one("#columns", Static).update(Text(" " * len(MARK) + titles, no_wrap=True))
-        lines: list[Line] = []
-        for entry, (text, problem) in zip(self._entries, texts, strict=True):
-            mark = MARK if entry.model.name in self._in_use else " " * len(MARK)
-            lines.append((Span(mark + text + (GAP + problem if problem else ""), "dim" if problem else ""),))
-        self.query_one(RowList).show(lines, highlighted)
+        lines = self._rows.lines(*next(fitting, (COLUMNS[-1], NAME_CELLS[-1])))
+        self.query_one("#columns", Static).update(Text(" " * len(MARK) + lines.titles, no_wrap=True))
+        self.query_one(RowList).show(_Marked(lines, self._entries, self._in_use), highlighted)
+
+
+class _Marked(Sequence[Line]):
+    """The lines of a table with a mark before what is in use, made when they are painted."""
+
+    def __init__(self, lines: Lines, entries: Sequence[Entry], in_use: Collection[str]) -> None:
+        self._lines, self._entries, self._in_use = lines, entries, in_use
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    @overload
+    def __getitem__(self, at: int) -> Line: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Line]: ...
+    def __getitem__(self, at: int | slice) -> Line | list[Line]:
+        if isinstance(at, slice):
+            return [self[index] for index in range(*at.indices(len(self)))]
+        text, problem = self._lines[at]
+        mark = MARK if self._entries[at].model.name in self._in_use else " " * len(MARK)
+        return (Span(mark + text + (GAP + problem if problem else ""), "dim" if problem else ""),)

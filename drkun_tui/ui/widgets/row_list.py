@@ -59,8 +59,8 @@ class RowList(LineView):
     """Index of the highlighted row; None when there is none."""
 
     def show(self, lines: Sequence[Line], highlighted: int | None) -> None:
-        """Show these rows."""
-        self.lines = list(lines)
+        """Show these rows; those in sight are asked for."""
+        self.lines = lines
         self.lines_changed(0, follow=False)
         self.set_reactive(RowList.highlighted, highlighted if self.lines else None)
         self._tell()

@@ -43,6 +43,7 @@ class Transcript(LineView):
 
         turn: Turn
 
+    lines: list[Line]
     leaves_for: var[str] = var("", init=False)
     """The host that questions are sent to, where another machine answers."""
 
