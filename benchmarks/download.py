@@ -68,18 +68,20 @@ def _rows(bench: Bench, hub: HubServer, folder: Path, sizes: dict[str, int]) -> 
             raise RuntimeError(f"{command[2]} has not fetched everything")
         return seconds, told
 
-    def inside(how: str) -> float:
-        return megabytes / float(json.loads(fetch(*child, how, REPO, str(folder))[1]))
+    def inside(how: str, hub: str) -> float:
+        return megabytes / float(json.loads(fetch(*child, how, hub, REPO, str(folder))[1]))
 
     def outside(*command: str) -> float:
         return megabytes / fetch(*command)[0]
 
     pull = (sys.executable, "-m", "drkun_tui", "pull", REPO, "--include", "*", "--yes")
     sides = {
-        "job": lambda: inside("job"),
-        "client": lambda: inside("client"),
+        "job": lambda: inside("job", "hf"),
+        "client": lambda: inside("client", "hf"),
         "drkun pull": lambda: outside(*pull),
-        "client's process": lambda: outside(*child, "client", REPO, str(folder)),
+        "client's process": lambda: outside(*child, "client", "hf", REPO, str(folder)),
+        "job, ModelScope": lambda: inside("job", "modelscope"),
+        "client, ModelScope": lambda: inside("client", "modelscope"),
     }
     speeds = bench.rounds_of("download", sides)
     name, other = f"download of {len(sizes)} files, {megabytes:,.0f} MB", "huggingface_hub"
@@ -87,5 +89,13 @@ def _rows(bench: Bench, hub: HubServer, folder: Path, sizes: dict[str, int]) -> 
         compare(f"{name}, verified", "MB/s", speeds["job"], other, speeds["client"], FAST_ENOUGH),
         compare(
             f"{name}, whole `drkun pull`", "MB/s", speeds["drkun pull"], other, speeds["client's process"]
+        ),
+        compare(
+            f"{name}, verified, from ModelScope",
+            "MB/s",
+            speeds["job, ModelScope"],
+            "modelscope_hub",
+            speeds["client, ModelScope"],
+            FAST_ENOUGH,
         ),
     ]
