@@ -782,9 +782,10 @@ async def test_progress_is_told_at_most_five_times_a_second(
         async for event, _ in all_of_them.follow(download.id):
             if isinstance(event, Progress):
                 seen.append(event)
-                break
-    assert seen[0].total == len(DATA) + 7
-    assert seen[0].files == {WEIGHTS: 1_000_000}
+                # The other file may be on its way still when the first is told.
+                if event.files == {WEIGHTS: 1_000_000}:
+                    break
+    assert all(progress.total == len(DATA) + 7 for progress in seen)
     # Nothing new is not told again, however long it waits.
     folder = home / "downloads" / download.id
     await asyncio.to_thread(wait_until, lambda: (folder / "events.jsonl").stat().st_size > 0)

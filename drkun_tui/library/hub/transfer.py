@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -53,8 +52,6 @@ class Transfer:
         self._revision = revision
         self._limits = limits
         self._stopped = stopped
-        self._fetching = 0
-        self._counting = threading.Lock()
         self._session = requests.Session()
         adapter = requests.adapters.HTTPAdapter(pool_maxsize=limits.connections, max_retries=0)
         for scheme in ("http://", "https://"):
@@ -89,8 +86,8 @@ class Transfer:
                 return
 
     def _fetch_once(self, file: RepoFile, part: Path, backoff: Backoff, report: Report) -> None:
-        with _open(part) as target, self._counted(), Hasher(file, self._single) as hasher:
-            done = _Content(file, target, hasher, report, self._stopped)
+        with _open(part) as target:
+            done = _Content(file, target, report, self._stopped)
             done.read()
             while done.size < file.size:
                 try:
@@ -98,19 +95,6 @@ class Transfer:
                 except HubError as error:
                     backoff.failed(error)
             done.verify()
-
-    @contextlib.contextmanager
-    def _counted(self) -> Iterator[None]:
-        with self._counting:
-            self._fetching += 1
-        try:
-            yield
-        finally:
-            with self._counting:
-                self._fetching -= 1
-
-    def _single(self) -> bool:
-        return self._fetching == 1
 
     def beginning(self, path: str, size: int) -> bytes:
         """The first bytes of a small file; none, when there is no such file.
@@ -191,12 +175,10 @@ class Transfer:
 class _Content:
     """What has come of a file, in a file, with its hash."""
 
-    def __init__(
-        self, file: RepoFile, target: BinaryIO, hasher: Hasher, report: Report, stopped: Callable[[], bool]
-    ) -> None:
+    def __init__(self, file: RepoFile, target: BinaryIO, report: Report, stopped: Callable[[], bool]) -> None:
         self._file = file
         self._target = target
-        self._hasher = hasher
+        self._hasher = Hasher(file)
         self._report = report
         self._stopped = stopped
         self.size = 0
@@ -273,8 +255,8 @@ def is_whole(path: Path, file: RepoFile, report: Report, stopped: Callable[[], b
         StoppedError: the download was asked to stop.
         OSError: it cannot be read.
     """
-    with path.open("rb", buffering=0) as source, Hasher(file) as hasher:
-        content = _Content(file, source, hasher, report, stopped)
+    with path.open("rb", buffering=0) as source:
+        content = _Content(file, source, report, stopped)
         try:
             content.read()
             content.verify()
