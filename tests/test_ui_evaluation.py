@@ -14,7 +14,7 @@ from textual.widgets import Input
 
 from drkun_tui import paths
 from drkun_tui.evaluation.evaluations import Evaluation, Evaluations
-from drkun_tui.evaluation.protocol import Answered, Prepared, encode
+from drkun_tui.evaluation.protocol import Answered, Order, Prepared, encode
 from drkun_tui.i18n import set_language, t
 from drkun_tui.jobs import detached
 from drkun_tui.library import provenance
@@ -89,6 +89,19 @@ async def through(it: Chat, count: int = 1) -> None:
 
 def answered(id: str) -> list[Answered]:
     return list(Evaluations().answers(id))
+
+
+async def test_the_first_one_to_come_can_be_moved_to(suite: Path) -> None:
+    async with chat(BRIEF, loaded=False) as it:
+        await at_models(it)
+        await it.press("l")
+        await dialog(it, EvaluationsScreen)
+        await it.until(lambda: flat(t("evaluation_screen.none")) in it.seen())
+        # Begun elsewhere.
+        await Evaluations().start(Order(suite=str(suite), settings=BRIEF))
+        it.app.watch_evaluations()
+        await it.until(lambda: it.app.focused is it.app.screen.query_one("#evaluations"))
+        await through(it)
 
 
 @pytest.mark.parametrize(("shown", "size"), [("zh", (80, 24)), ("en", (132, 40))])

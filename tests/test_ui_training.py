@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from textual import events
+from textual.events import Key
 from textual.widgets import Input, TextArea
 
 from drkun_tui import i18n, paths
@@ -192,6 +194,39 @@ async def test_a_run_that_is_still_being_read_shows_nothing_of_the_one_before(
         await it.until(lambda: "20/20" in it.seen("#numbers"))
         read.set()
         await it.until(lambda: len(screen._history.steps) == 20)
+
+
+async def test_a_run_that_was_marked_before_it_was_read_is_drawn_whole() -> None:
+    await started("drkun/long", total=2000)
+    await started("drkun/other", total=20)
+    async with chat(loaded=False) as it:
+        screen = await at_training(it, "drkun/long")
+        await it.until(lambda: [run.phase for run in it.app.runs_now] == ["done", "done"])
+        # Faster than the events can be read.
+        for key in ("down", "m", "up", "m"):
+            it._send(Key(key, key if len(key) == 1 else None))
+        await it.until(lambda: sorted(len(h.steps) for _, h in screen._marked.values()) == [20, 2000])
+
+
+async def test_the_empty_screen_breaks_its_lines_anew() -> None:
+    async with chat(loaded=False, size=(132, 40)) as it:
+        await at_training(it, t("training_screen.none"))
+        for width in (84, 60):
+            await it.pilot.resize_terminal(width, 30)
+            await it.until(lambda: flat(t("training_screen.none_help")) in it.seen("#run-head"))
+
+
+async def test_a_terminal_that_is_resized_elsewhere_leaves_the_focus_where_it_was() -> None:
+    await started("drkun/one", total=20)
+    async with chat(loaded=False, size=(132, 40)) as it:
+        screen = await at_training(it, "20/20")
+        screen.query_one("#sample").focus()
+        await it.settle()
+        it._send(events.AppBlur())
+        await it.settle()
+        await it.pilot.resize_terminal(90, 30)
+        it._send(events.AppFocus())
+        await it.until(lambda: it.app.focused is screen.query_one("#sample"))
 
 
 # Comparing

@@ -12,7 +12,7 @@ class Hasher:
     """SHA-256, or Git's SHA-1 of a blob.
 
     In the thread that receives: handing each chunk to another one, even while the next is on its way, takes
-    more time than it saves, and no network is as fast as a core hashes.
+    more time than it saves. A core hashes faster than nearly every network brings.
 
     Args:
         file: whose digest decides which hash it is.

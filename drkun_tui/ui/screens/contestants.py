@@ -51,12 +51,12 @@ class ChooseContestants(ModalScreen[list[str] | None]):
         yield KeyHints()
 
     def on_mount(self) -> None:
-        """Show the list once its width is known."""
+        """As many rows as there are models, while there is room."""
         listing = self.query_one(RowList)
         listing.styles.height = max(3, min(len(self._possible), 14))
         listing.focus()
-        self.call_after_refresh(self._fill)
 
+    @on(RowList.LaidOut)
     def _fill(self) -> None:
         listing = self.query_one(RowList)
         width = max(20, listing.size.width - 1)

@@ -64,6 +64,8 @@ class EvaluationsScreen(Screen[None]):
         super().__init__()
         self._shown = id
         """Id of the evaluation below the list."""
+        self._wants_focus = True
+        """Shall the list have the focus once it has a place?"""
         self._order: list[str] = []
         """Ids as they are listed."""
         self._progress = Progress()
@@ -103,8 +105,8 @@ class EvaluationsScreen(Screen[None]):
     @on(RowList.LaidOut)
     def _laid_out(self) -> None:
         self.show_evaluations()
-        # While there was nothing to move in, the list was hidden and had lost the focus.
-        if self.focused is None:
+        if self._wants_focus:
+            self._wants_focus = False
             self.query_one(RowList).focus()
 
     # The list
@@ -118,6 +120,9 @@ class EvaluationsScreen(Screen[None]):
             # How much there is room for is not known; `LaidOut` comes.
             return
         known = self.app.evaluations_now
+        if known and self.has_class("-empty"):
+            # While there was nothing to move in, the list was hidden and had lost the focus.
+            self._wants_focus = True
         self.set_class(not known, "-empty")
         compared = self._before(self.highlighted)
         width = max(40, listing.size.width - 1)

@@ -71,12 +71,18 @@ class TrainingScreen(Screen[None]):
         self._shown: str | None = None
         """Id of the run beside the list."""
         self._history = History()
-        """All that this run has told; its newest events while the rest is being read."""
+        """All that this run has told; its newest events until the rest is read."""
+        self._whole = False
+        """Is the rest read?"""
         self._order: list[str] = []
         """Ids of the runs as they are listed."""
         self._dirty = False
         self._marked: dict[str, tuple[str, History]] = {}
         """Letters and histories of the marked runs, by their ids."""
+        self._unread: set[str] = set()
+        """Those of them of which only the newest events are known."""
+        self._wants_focus = True
+        """Shall the list have the focus once it has a place?"""
         self.paints = 0
         """How often the run was painted."""
 
@@ -113,8 +119,8 @@ class TrainingScreen(Screen[None]):
     def _laid_out(self) -> None:
         self._show_list()
         self._dirty = True
-        # While there was nothing to move in, the list was hidden and had lost the focus.
-        if self.focused is None:
+        if self._wants_focus:
+            self._wants_focus = False
             self.query_one(RowList).focus()
 
     # The runs
@@ -137,11 +143,14 @@ class TrainingScreen(Screen[None]):
 
     @work(group="marked", exclusive=True)
     async def _read_marked(self) -> None:
-        """Let the curves grow of marked runs that are at work and not shown."""
+        """Let the curves grow of marked runs that are at work, or not wholly read, and not shown."""
         for run in self._runs:
             marked = self._marked.get(run.id)
-            if marked is not None and run.id != self._shown and run.history.step != marked[1].step:
+            if marked is None or run.id == self._shown:
+                continue
+            if run.id in self._unread or run.history.step != marked[1].step:
                 history, _ = await self.app.runs.history(run.id)
+                self._unread.discard(run.id)
                 if run.id in self._marked:
                     self._marked[run.id] = (marked[0], history)
                     self._dirty = True
@@ -157,6 +166,9 @@ class TrainingScreen(Screen[None]):
         signs = {id: sign for id, (sign, _) in self._marked.items()}
         at = next((i for i, run in enumerate(self._runs) if run.id == highlighted), 0)
         lines = training_text.run_lines(self._runs, signs, max(20, listing.size.width - 1))
+        if lines and self.has_class("-empty"):
+            # While there was nothing to move in, the list was hidden and had lost the focus.
+            self._wants_focus = True
         self.set_class(not lines, "-empty")
         self._order = [run.id for run in self._runs]
         listing.show(lines, at if lines else None)
@@ -191,19 +203,24 @@ class TrainingScreen(Screen[None]):
     def _highlighted(self) -> None:
         run = self.highlighted
         if run is not None and run.id != self._shown:
-            self._shown = run.id
-            # Its newest events until all are read: never those of the run that was shown before.
-            self._history, self._dirty = run.history, True
-            self._follow(run.id)
+            self._turn_to(run)
         self.refresh_bindings()
+
+    def _turn_to(self, run: Run) -> None:
+        """Show a run: its newest events until all are read, never those of the run before."""
+        self._shown, self._history, self._whole, self._dirty = run.id, run.history, False, True
+        self._follow(run.id)
+        # Of the run before perhaps not all was read.
+        self._read_marked()
 
     @work(group="follow", exclusive=True)
     async def _follow(self, id: str) -> None:
         """Load what a run has told, then what it tells."""
         history, offset = await self.app.runs.history(id)
-        self._history, self._dirty = history, True
+        self._history, self._whole, self._dirty = history, True, True
         if (marked := self._marked.get(id)) is not None:
             self._marked[id] = (marked[0], history)
+            self._unread.discard(id)
         try:
             async for event, _ in self.app.runs.follow(id, offset):
                 history.add(event)
@@ -216,8 +233,14 @@ class TrainingScreen(Screen[None]):
     # What is painted
 
     def _paint_if_new(self) -> None:
+        if not self._dirty or self.app.screen is not self:
+            return
+        if self.has_class("-empty"):
+            self._dirty = False
+            self._show_nothing()
+            return
         run = next((run for run in self._runs if run.id == self._shown), None)
-        if not self._dirty or run is None or self.app.screen is not self:
+        if run is None:
             return
         self._dirty = False
         self.paints += 1
@@ -276,9 +299,8 @@ class TrainingScreen(Screen[None]):
     async def _start(self, recipe: Recipe) -> None:
         run = await self.app.runs.start(recipe)
         self.query_one(RowList).highlighted = None
-        self._shown = run.id
+        self._turn_to(run)
         self.show_runs([run, *self._runs])
-        self._follow(run.id)
 
     async def _make_room(self, recipe: Recipe) -> bool:
         """Where training needs the memory of the model that answers, ask whether it may leave; False to begin
@@ -333,9 +355,7 @@ class TrainingScreen(Screen[None]):
             await self._do(self._resume(run))
 
     async def _resume(self, run: Run) -> None:
-        await self.app.runs.resume(run.id)
-        self._shown = run.id
-        self._follow(run.id)
+        self._turn_to(await self.app.runs.resume(run.id))
 
     @work(group="dialog", exclusive=True)
     async def action_remove(self) -> None:
@@ -354,21 +374,24 @@ class TrainingScreen(Screen[None]):
             self.query_one(Notice).fail(error)
         self.app.watch_runs()
 
-    @work(group="dialog", exclusive=True)
-    async def action_mark(self) -> None:
+    def action_mark(self) -> None:
         """Draw this run beside the other marked ones, or no longer."""
         if (run := self.highlighted) is None:
             return
+        self._unread.discard(run.id)
         if self._marked.pop(run.id, None) is None:
             taken = {sign for sign, _ in self._marked.values()}
             free = [sign for sign in training_text.SIGNS if sign not in taken]
             if not free:
                 self.query_one(Notice).say(t("training_screen.most_marked", most=len(taken)), "warning")
                 return
-            history = self._history if run.id == self._shown else (await self.app.runs.history(run.id))[0]
-            self._marked[run.id] = (free[0], history)
+            read = run.id == self._shown and self._whole
+            self._marked[run.id] = (free[0], self._history if read else run.history)
+            if not read:
+                self._unread.add(run.id)
         self._show_list()
         self._dirty = True
+        self._read_marked()
 
     @work(group="dialog", exclusive=True)
     async def action_log(self) -> None:
