@@ -105,7 +105,7 @@ async def test_the_model_that_answers_may_be_asked_to_leave(
         assert engine.loaded
         with_memory(monkeypatch, GIB // 4)
         await begin(it)
-        asked = flat(t("training_screen.unload", name="starter"))
+        asked = flat(t("room.unload", name="starter"))
         await it.until(lambda: isinstance(it.app.screen, Confirm) and asked in it.seen("#dialog"))
         await it.press(answer)
         await it.until(lambda: "drkun/starter-starter-cpu" in it.seen("#runs"))

@@ -76,32 +76,33 @@ def loadable(model: Model) -> bool:
     return model.kind is Kind.GGUF or not profiles.missing_packages(Profile.CPU)
 
 
-def plan_load(settings: Settings, *, fall_back: bool = False) -> Plan:
+def plan_load(settings: Settings, *, fall_back: bool = False, machine: Hardware | None = None) -> Plan:
     """Decide how to load what `settings` name.
 
     Args:
         settings: the user's, with the command line's laid over them.
         fall_back: use the bundled model, and say so, when the chosen one cannot be used.
+        machine: where; by default this machine as it is now.
 
     Raises:
         DrkunError: there is no such model or adapter, or it cannot be loaded here.
     """
     try:
-        return _plan(settings)
+        return _plan(settings, machine)
     except DrkunError as error:
         simplest = msgspec.structs.replace(settings, model=STARTER, adapter=None, profile="auto")
         if not fall_back or simplest == settings:
             raise
-        plan = _plan(simplest)
+        plan = _plan(simplest, machine)
         notice = t("plan.fell_back", reason=error.message)
         return Plan(plan.model, None, plan.profile, plan.load, plan.reason, notice)
 
 
-def _plan(settings: Settings) -> Plan:
+def _plan(settings: Settings, machine: Hardware | None) -> Plan:
     wanted = Profile(settings.profile)
     if wanted is Profile.REMOTE:
         return _remote(settings)
-    machine = hardware.read()
+    machine = machine or hardware.read()
     profiles.ensure_available(wanted, machine)  # one that does not work here needs no look at the models
     model = inventory.find(settings.model, folders(settings))
     inventory.ensure_loadable(model)

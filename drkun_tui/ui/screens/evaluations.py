@@ -15,11 +15,13 @@ from textual.screen import Screen
 from drkun_tui.errors import DrkunError
 from drkun_tui.evaluation import card
 from drkun_tui.evaluation.evaluations import Evaluation
+from drkun_tui.evaluation.preflight import needs_room
 from drkun_tui.evaluation.progress import Progress
 from drkun_tui.evaluation.protocol import Difference
 from drkun_tui.i18n import t
 from drkun_tui.jobs.detached import tail
 from drkun_tui.ui import evaluation_text
+from drkun_tui.ui.room import make_room
 from drkun_tui.ui.screens.choose import Choice, Choose
 from drkun_tui.ui.screens.confirm import Confirm
 from drkun_tui.ui.screens.reader import Reader
@@ -296,7 +298,12 @@ class EvaluationsScreen(Screen[None]):
     @work(group="dialog", exclusive=True)
     async def action_resume(self) -> None:
         """Go on with what is not answered yet."""
-        if (found := self.highlighted) is not None:
+        if (found := self.highlighted) is None:
+            return
+        settings = found.order.settings
+        if await make_room(
+            self.app, lambda held: held.on_gpu and needs_room(settings, held.bytes, held.card)
+        ):
             await self._do(self.app.evaluations.resume(found.id))
 
     @work(group="dialog", exclusive=True)

@@ -16,7 +16,7 @@ from textual.widgets import Input, Static
 
 from drkun_tui.errors import DrkunError
 from drkun_tui.evaluation.evaluations import Evaluation
-from drkun_tui.evaluation.preflight import LIMIT, check, greedy
+from drkun_tui.evaluation.preflight import LIMIT, check, greedy, needs_room
 from drkun_tui.evaluation.protocol import Order
 from drkun_tui.i18n import t
 from drkun_tui.jobs.detached import is_called
@@ -26,6 +26,7 @@ from drkun_tui.settings import Settings
 from drkun_tui.training.runs import Run, find
 from drkun_tui.ui.data_paths import ExistingPath
 from drkun_tui.ui.evaluation_text import asked, suite_of, when
+from drkun_tui.ui.room import make_room
 from drkun_tui.ui.screens.choose import Choice, Choose
 from drkun_tui.ui.table import size
 from drkun_tui.ui.typeset.sanitise import clean, one_line
@@ -271,6 +272,11 @@ class NewEvaluationScreen(Screen[Order | None]):
         if not self._value("suite"):
             self._errors["suite"] = ""
         elif self._check():
+            settings = self._asked()
+            if not await make_room(
+                self.app, lambda held: held.on_gpu and needs_room(settings, held.bytes, held.card)
+            ):
+                return
             notice.say(t("evaluation_screen.checking"))
             try:
                 self.dismiss(await asyncio.to_thread(self._order))
@@ -280,6 +286,16 @@ class NewEvaluationScreen(Screen[Order | None]):
         self._input(next(name for name in NAMES if name in self._errors)).focus()
         notice.say(t("evaluation_screen.mend"), "warning")
 
+    def _asked(self) -> Settings:
+        """What decides an answer."""
+        settings = greedy(self._settings)
+        return msgspec.structs.replace(
+            settings,
+            model=self._value("model"),
+            adapter=self._value("adapter") or None,
+            sampling=msgspec.structs.replace(settings.sampling, max_tokens=int(self._value("length"))),
+        )
+
     def _order(self) -> Order:
         """What the form says.
 
@@ -287,16 +303,9 @@ class NewEvaluationScreen(Screen[Order | None]):
             DrkunError: it cannot be done.
         """
         before = self._before()
-        settings = greedy(self._settings)
-        sampling = msgspec.structs.replace(settings.sampling, max_tokens=int(self._value("length")))
         return check(
             self._value("suite"),
-            msgspec.structs.replace(
-                settings,
-                model=self._value("model"),
-                adapter=self._value("adapter") or None,
-                sampling=sampling,
-            ),
+            self._asked(),
             self.app.runs_now,
             task="department" if self._value("task") == "department" else "auto",
             limit=int(self._value("limit")),

@@ -24,6 +24,7 @@ from drkun_tui.training.protocol import Finished
 from drkun_tui.training.recipe import Recipe
 from drkun_tui.training.runs import Run
 from drkun_tui.ui import training_text
+from drkun_tui.ui.room import Held, make_room
 from drkun_tui.ui.screens.confirm import Confirm
 from drkun_tui.ui.screens.new_run import NewRunScreen
 from drkun_tui.ui.screens.reader import Reader
@@ -305,30 +306,14 @@ class TrainingScreen(Screen[None]):
     async def _make_room(self, recipe: Recipe) -> bool:
         """Where training needs the memory of the model that answers, ask whether it may leave; False to begin
         nothing."""
-        # Imported late: nobody needs it for the first frame.
-        from drkun_tui.training import preflight
 
-        session = self.app.session
-        ready = session.engine.ready
-        if session.plan is None or ready is None or not session.engine.loaded:
-            return True
-        on_gpu = session.plan.load.device == "cuda"
-        held = ready.reserved_bytes if on_gpu else ready.size_bytes
-        try:
-            room = await asyncio.to_thread(preflight.room, recipe, self.app.settings)
-        except DrkunError:
-            # Whoever begins the run says so.
-            return True
-        if not room.asks_for(held, on_gpu=on_gpu):
-            return True
-        name = one_line(session.plan.model.name, 40)
-        question = Confirm(t("training_screen.unload", name=name), t("training_screen.unload_keys"))
-        if await self.app.push_screen_wait(question):
-            if session.turn is not None:
-                self.query_one(Notice).say(t("consult.busy"), "warning")
-                return False
-            await session.engine.close()
-        return True
+        def needed(held: Held) -> bool:
+            # Imported late: nobody needs it for the first frame.
+            from drkun_tui.training import preflight
+
+            return preflight.room(recipe, self.app.settings).asks_for(held.bytes, on_gpu=held.on_gpu)
+
+        return await make_room(self.app, needed)
 
     @work(group="dialog", exclusive=True)
     async def action_stop(self) -> None:
