@@ -47,9 +47,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 _NEED_TORCH = ["test_transformers.py", "test_transformers_batch.py", "test_gpu.py"]
 collect_ignore = [] if importlib.util.find_spec("torch") else _NEED_TORCH
 
-PATIENCE_S = 120
-EVENT_TYPES = {"loading", "ready", "started", "delta", "finished", "failed", "adapter_set", "scored"}
+PATIENCE_S = 300
 """A test that waits longer has hung."""
+EVENT_TYPES = {"loading", "ready", "started", "delta", "finished", "failed", "adapter_set", "scored"}
 
 GREEDY = Sampling(temperature=0)
 LONG = Sampling(temperature=0, repeat_penalty=0.5, max_tokens=0)

@@ -55,7 +55,7 @@ from tests.real_training import (
 )
 from tests.test_pull import drkun
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1200)
 
 __all__ = ["base", "here", "place", "whole"]
 """Fixtures, which pytest finds by their names here."""

@@ -37,7 +37,7 @@ from tests.test_evaluation_suite import CMB, ROWS, write_lines
 from tests.test_ui_models import at_models, dialog, highlight
 from tests.ui_helpers import Chat, chat, flat, plainly
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(900)
 
 GIB = 1024**3
 

@@ -33,7 +33,7 @@ from drkun_tui.ui.widgets.prompt import Prompt
 from drkun_tui.ui.widgets.reasoning import ReasoningPane, ReasoningText
 from drkun_tui.ui.widgets.transcript import Transcript
 
-PATIENCE_S = 60
+PATIENCE_S = 180
 """A test that waits longer has hung."""
 
 GREEDY = Sampling(temperature=0)
