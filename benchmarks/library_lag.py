@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +17,7 @@ from benchmarks import inventory, lag
 from benchmarks.machine import Bench
 from benchmarks.report import Row
 from benchmarks.terminal import Terminal
-from tests.hub_server import HubServer, serving
+from drkun_tui.jobs.priority import give_way
 
 DOWNLOADS = 3
 BYTES = 2_000_000_000
@@ -44,22 +47,21 @@ class Watched:
 
 def measure(bench: Bench) -> list[Row]:
     """All rows of this group."""
-    with tempfile.TemporaryDirectory(dir=bench.home) as name, serving(niceness=NICENESS) as hub:
+    repositories = [f"bench/model{number}" for number in range(DOWNLOADS)]
+    with tempfile.TemporaryDirectory(dir=bench.home) as name:
         folder = Path(name)
         inventory.make(folder / "models")
         weights = folder / "weights.gguf"
         with weights.open("wb") as file:
             file.truncate(BYTES)
-        repositories = [f"bench/model{number}" for number in range(DOWNLOADS)]
-        for repo in repositories:
-            hub.add(repo, {"model-Q4_K_M.gguf": weights})
         bench.settings(model_folders=[str(folder / "models")])
-        try:
-            taken = bench.rounds_of(
-                "library lag", {"models screen": lambda: _watch(bench, hub, folder, repositories)}
-            )["models screen"]
-        finally:
-            bench.settings()
+        with _hub(bench, weights, repositories) as environment:
+            try:
+                taken = bench.rounds_of(
+                    "library lag", {"models screen": lambda: _watch(bench, environment, folder, repositories)}
+                )["models screen"]
+            finally:
+                bench.settings()
     if any(watched.at_once < DOWNLOADS or watched.done < DOWNLOADS for watched in taken):
         raise RuntimeError(f"not all downloads ran at once to their end: {', '.join(map(str, taken))}")
     return [
@@ -70,13 +72,28 @@ def measure(bench: Bench) -> list[Row]:
     ]
 
 
-def _watch(bench: Bench, hub: HubServer, folder: Path, repositories: list[str]) -> Watched:
+@contextlib.contextmanager
+def _hub(bench: Bench, weights: Path, repositories: list[str]) -> Iterator[dict[str, str]]:
+    """A hub that takes little of the processor from the screen; the environment of its clients."""
+    child = [sys.executable, "-m", "benchmarks.children.hub", str(bench.home), str(weights), *repositories]
+    with subprocess.Popen(
+        child, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+    ) as hub:
+        assert hub.stdout is not None
+        line = hub.stdout.readline()
+        while not give_way(hub.pid, NICENESS):
+            time.sleep(0.1)
+        yield json.loads(line)
+        # It ends with its input.
+
+
+def _watch(bench: Bench, hub: dict[str, str], folder: Path, repositories: list[str]) -> Watched:
     for left in (bench.home / "downloads", bench.home / "models"):
         shutil.rmtree(left, ignore_errors=True)
     report = folder / "report.json"
     report.unlink(missing_ok=True)
     child = [sys.executable, "-m", "benchmarks.children.watched_library"]
-    environment = {**bench.environment, **hub.environment(bench.home)}
+    environment = {**bench.environment, **hub}
     with Terminal([*child, str(report), str(lag.TICK_S), *repositories], environment) as terminal:
         until = time.monotonic() + PATIENCE_S
         while not report.exists():

@@ -90,14 +90,9 @@ class Seen:
 
 
 class HubServer:
-    """Both hubs and their CDN, on two ports.
+    """Both hubs and their CDN, on two ports."""
 
-    Args:
-        niceness: of the threads that answer; a real hub takes no processor from whoever asks.
-    """
-
-    def __init__(self, niceness: int = 0) -> None:
-        self.niceness = niceness
+    def __init__(self) -> None:
         self.repositories: dict[str, Repository] = {}
         self.faults: dict[str, list[Fault]] = {}
         self.seen: list[Seen] = []
@@ -178,8 +173,6 @@ class _Handler(Uploads, BaseHTTPRequestHandler):
         self.do_GET()
 
     def do_GET(self) -> None:
-        if self.hub.niceness:
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self.hub.niceness)
         address = urlsplit(self.path)
         path, query = unquote(address.path), parse_qs(address.query)
         routes = (
@@ -428,9 +421,9 @@ class _Handler(Uploads, BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(niceness: int = 0) -> Iterator[HubServer]:
+def serving() -> Iterator[HubServer]:
     """A server for as long as the context lasts."""
-    server = HubServer(niceness)
+    server = HubServer()
     try:
         yield server
     finally:

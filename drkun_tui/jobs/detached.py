@@ -32,6 +32,7 @@ import msgspec
 from drkun_tui.errors import DrkunError
 from drkun_tui.i18n import t
 from drkun_tui.jobs import processes
+from drkun_tui.jobs.priority import give_way
 
 EventT = TypeVar("EventT")
 
@@ -224,12 +225,15 @@ async def start(module: str, folder: Path) -> None:
     if now is not None and now.alive:
         return
     process = _spawn(module, folder)
+    # Whoever sits at the screen, and the model that answers there, come first.
+    gives_way = give_way(process.pid, NICENESS)
     while (now := state(folder)) is None or not now.process.startswith(f"{process.pid} "):
         if (code := process.poll()) is not None:
             if code == RUNS_ALREADY:
                 return
             raise _not_started(_last_line(folder / LOG) or f"exit code {code}")
         await asyncio.sleep(POLL_S / 10)
+        gives_way = gives_way or give_way(process.pid, NICENESS)
 
 
 def _spawn(module: str, folder: Path) -> subprocess.Popen[bytes]:
@@ -247,10 +251,6 @@ def _spawn(module: str, folder: Path) -> subprocess.Popen[bytes]:
             )
     except OSError as error:
         raise _not_started(error.strerror or str(error)) from error
-    # Whoever sits at the screen, and the model that answers there, come first.
-    if hasattr(os, "setpriority"):
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, process.pid, NICENESS)
     _started.append(process)
     return process
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from drkun_tui.i18n import set_language
+from drkun_tui.jobs.priority import give_way
 from drkun_tui.library.overview import Entry, overview
 from drkun_tui.library.scanner import Event, Found, Look, Looked, encode
 
@@ -52,12 +53,12 @@ class Looker:
 def main() -> None:
     """Answer until nobody asks any more."""
     looker = Looker()
-    if hasattr(os, "nice"):
-        # The screen that it is for comes first.
-        os.nice(NICENESS)
+    gives_way = False
     # Whoever asked may be gone before the answer.
     with contextlib.suppress(BrokenPipeError):
         for line in sys.stdin.buffer:
+            # The screen that it is for comes first.
+            gives_way = gives_way or give_way(os.getpid(), NICENESS)
             for event in looker.look(msgspec.json.decode(line, type=Look)):
                 sys.stdout.buffer.write(encode(event) + b"\n")
                 sys.stdout.buffer.flush()
