@@ -7,6 +7,7 @@ whenever the screen wants to paint, longest when the cores are busy.
 from __future__ import annotations
 
 import asyncio
+import gc
 import pickle  # both ends are this program
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,9 @@ from drkun_tui.library.overview import Entry, Overview
 from drkun_tui.library.speed import Known
 
 JOB = "drkun_tui.library.scan_job"
+
+_MANY = 200
+"""Entries of which the garbage collector is told at a time."""
 
 PATIENCE_S = 0.5
 """What the child gets to end by itself; it has nothing to lose."""
@@ -70,6 +74,8 @@ class Scanner:
         self._job: Job[Event] | None = None
         self._entries: dict[int, Entry] = {}
         self._number = 0
+        self._came = 0
+        """Entries since the garbage collector was told of some."""
         self._turn = asyncio.Lock()
 
     async def look(self, folders: Sequence[Path], machine: Hardware, known: Known) -> Overview:
@@ -85,7 +91,9 @@ class Scanner:
             job.send(encode(Look(number=self._number, language=language(), of=wanted)))
             while (event := await job.next_event()) is not None:
                 if isinstance(event, Found):
-                    self._entries |= pickle.loads(event.entries)  # noqa: S301  # from our own child
+                    some = pickle.loads(event.entries)  # noqa: S301  # from our own child
+                    self._entries |= some
+                    self._keep(len(some))
                     await asyncio.sleep(0)
                     continue
                 self._entries = {number: self._entries[number] for number in event.order}
@@ -93,6 +101,15 @@ class Scanner:
                     unreadable = pickle.loads(event.unreadable)  # noqa: S301
                     return Overview(list(self._entries.values()), unreadable)
             raise _died(ended_by(job.exit_code))
+
+    def _keep(self, came: int) -> None:
+        """Tell the garbage collector that entries stay. None leads back to itself, and a full collection that
+        walked thousands of them would hold up the screen, for a tenth of a second on a slow machine."""
+        self._came += came
+        if self._came >= _MANY:
+            self._came = 0
+            gc.collect(1)
+            gc.freeze()
 
     async def _started(self) -> Job[Event]:
         if self._job is None or not self._job.running:
