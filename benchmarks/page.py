@@ -95,7 +95,8 @@ there are counted: the job hashes every byte as it comes, the library looks at l
 
 **Lag beside downloads and scans.** The models screen, in which {downloads} downloads of {download_bytes} each
 from a server on loopback run at once while the folders of the row above are scanned again and again, until
-all is fetched. Server, downloads, hashing and scans share the cores with the screen.
+all is fetched. Downloads, hashing and scans share the cores with the screen; the server, which stands
+elsewhere in life, has the least priority.
 
 **Memory of a model.** What `fit.need` says before a model is loaded, against the resident memory of the
 engine process after a prompt of some 600 tokens, less those pages of the model's file that were mapped and

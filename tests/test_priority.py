@@ -12,9 +12,9 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from drkun_tui.jobs import detached
+from drkun_tui.jobs import Job, detached
 from drkun_tui.jobs.priority import give_way
-from tests.conftest import MakeChild, wait_until
+from tests.conftest import PATIENCE_S, MakeChild, wait_until
 from tests.test_detached import COUNTS, kill
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "setpriority"), reason="no priorities")
@@ -79,3 +79,15 @@ async def test_a_detached_job_gives_way(child: MakeChild, tmp_path: Path) -> Non
     assert psutil.Process(pid).nice() == detached.NICENESS
     assert of_session(pid) in (None, str(detached.NICENESS))
     kill(folder)
+
+
+async def test_the_child_of_one_that_gives_way_does_too(
+    child: MakeChild, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = Job(child("input()"), bytes.decode, tmp_path / "log")
+    monkeypatch.setattr(os, "getpriority", lambda *_: 7)
+    await job.start()
+    assert job.pid is not None
+    assert psutil.Process(job.pid).nice() == 7
+    assert of_session(job.pid) in (None, "7")
+    await job.close(PATIENCE_S)

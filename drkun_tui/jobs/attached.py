@@ -18,6 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, Generic, TypeVar
 
+from drkun_tui.jobs.priority import give_way
+
 EventT = TypeVar("EventT")
 
 LINE_LIMIT = 16 * 1024 * 1024
@@ -25,6 +27,9 @@ LINE_LIMIT = 16 * 1024 * 1024
 
 POLL_S = 0.005
 """How often an ending child is looked at."""
+
+TRIES = 10
+"""How often a child is made to give way, spread over a second."""
 
 CRASHES = frozenset(
     -getattr(signal, name)
@@ -68,6 +73,16 @@ class Job(Generic[EventT]):
                 # Ctrl+C in the terminal is the interface's to handle, not the child's.
                 start_new_session=True,
             )
+        await self._give_way_as_we_do(self._process.pid)
+
+    @staticmethod
+    async def _give_way_as_we_do(pid: int) -> None:
+        """The child of a job that gives way, such as an evaluation's engine, has a session of its own."""
+        own = os.getpriority(os.PRIO_PROCESS, 0) if hasattr(os, "getpriority") else 0
+        for _ in range(TRIES if own > 0 else 0):
+            if give_way(pid, own):
+                return
+            await asyncio.sleep(1 / TRIES)
 
     def _open_log(self) -> BinaryIO:
         try:
