@@ -72,12 +72,12 @@ class LlamaCpp:
         emit(Loading("weights", 0.0))
         self._model = self._load_model(request, emit)
         self._vocab = binding.llama_model_get_vocab(self._model)
+        self._on_gpu = request.gpu_layers > binding.llama_model_n_layer(self._model)
         self._context = self._make_context(request)
         self._memory = binding.llama_get_memory(self._context)
         self._n_ctx = int(binding.llama_n_ctx_seq(self._context))
         self._threads = request.threads
-        self._pace = Pace(request.threads)
-        self._on_gpu = request.gpu_layers > binding.llama_model_n_layer(self._model)
+        self._pace = Pace(self._decode_threads(request))
         self.set_adapter(request.adapter, request.adapter_scale)
         own = binding.llama_model_chat_template(self._model, None)
         source = NAMED.get(request.template) or (own or b"").decode("utf8", "replace")
@@ -94,7 +94,6 @@ class LlamaCpp:
             if len(ids := self._tokenize(tag)) == 1
         }
         self._piece = ctypes.create_string_buffer(512)
-        self._one = (binding.llama_token * 1)()
         emit(Loading("warmup", 0.0))
         self._warm_up()
         emit(Loading("warmup", 1.0))
@@ -183,7 +182,7 @@ class LlamaCpp:
         params = binding.llama_context_default_params()
         params.n_ctx = request.context_length
         params.n_batch = params.n_ubatch = min(BATCH, request.context_length)
-        params.n_threads = params.n_threads_batch = request.threads
+        params.n_threads, params.n_threads_batch = self._decode_threads(request), request.threads
         params.no_perf = True
         params.type_k = params.type_v = _CACHE_TYPES[request.kv_cache]
         params.flash_attn_type = self._attention(request)
@@ -191,6 +190,11 @@ class LlamaCpp:
         if not made:
             raise EngineError("no_memory", context=request.context_length, reason=self._last_error())
         return made
+
+    def _decode_threads(self, request: Load) -> int:
+        """With all layers on a GPU a CPU only looks up the token's embedding; waking the other threads for
+        that takes longer than doing it."""
+        return 1 if self._on_gpu else request.threads
 
     def _attention(self, request: Load) -> int:
         """As wished for; else plain attention on a CPU, where its scores fit into the memory that the logits

@@ -80,6 +80,8 @@ class Sampler:
         Raises:
             EngineError: they are no numbers.
         """
+        if self._likely == 1:
+            return self._greatest(logits)
         ids = self._candidates(logits)
         # Not a number is never as great as a bound, nor a bound itself.
         if not len(ids) or np.isnan(logits[ids]).any():
@@ -96,11 +98,16 @@ class Sampler:
         # A stage may put others in front, and has its own order.
         return int(told.data[told.selected].id)
 
+    def _greatest(self, logits: NDArray[np.float32]) -> int:
+        token = int(logits.argmax())
+        # What is not a number counts as the greatest.
+        if np.isnan(logits[token]):
+            raise EngineError("not_numbers")
+        return token
+
     def _candidates(self, logits: NDArray[np.float32]) -> NDArray[np.intp]:
         """The `_likely` tokens with the greatest logits, or some more, and those that a penalty below 1 may
         raise to them."""
-        if self._likely == 1:
-            return np.array([logits.argmax()])
         whole = self._size - self._size % _ROWS
         peaks = np.concatenate([logits[:whole].reshape(_ROWS, -1).max(axis=0), logits[whole:]])
         if self._likely >= len(peaks):
