@@ -56,6 +56,7 @@ picture: $(SETUP)
 	$(BIN)/python scripts/picture_models.py
 	$(BIN)/python scripts/picture_training.py
 	$(BIN)/python scripts/picture_compare.py
+	$(BIN)/python scripts/picture_evaluation.py
 
 # `--without-pip` and `pip --python` also work where the system's Python has no ensurepip.
 $(BIN)/python:

@@ -52,7 +52,7 @@ def engine(load: Load, log: Path) -> dict[str, float]:
         process.send(load)
         ready = process.until(Ready)[-1][1]
         assert isinstance(ready, Ready)
-        question = (TEXT * 20)[:PROMPT_CHARACTERS]
+        question = (TEXT * 30)[:PROMPT_CHARACTERS]
         answers = [process.ask([ChatMessage("user", f"{n}{question}")], GREEDY) for n in range(4)][1:]
     timings = [answer.finished.timings for answer in answers]
     return {

@@ -43,7 +43,7 @@ GIB = 1024**3
 CONTEXT = 8192
 PLAIN_TOKENS = 96
 OUR_TOKENS = 512
-PROMPT_CHARACTERS = 1040
+PROMPT_CHARACTERS = 1100
 """About 512 tokens of the bundled model's tokenizer."""
 
 GREEDY = Sampling(temperature=0, repeat_penalty=1, max_tokens=OUR_TOKENS)
@@ -172,7 +172,7 @@ def ours(folder: Path, profile: str, adapter: Path | None, log: Path) -> dict[st
         assert isinstance(ready, Ready)
         loaded_at = next(t for t, e in events if isinstance(e, Loading) and e.stage == "warmup")
         weights_s = ready.load_s - (at - loaded_at)
-        question = ChatMessage("user", (TEXT * 20)[:PROMPT_CHARACTERS])
+        question = ChatMessage("user", (TEXT * 30)[:PROMPT_CHARACTERS])
         first = engine.ask([question], GREEDY)
         first_token = time.perf_counter() - at - _decode_s(first.finished)
         again = [engine.ask([ChatMessage("user", f"{n}{question.content}")], GREEDY) for n in range(3)]

@@ -24,6 +24,10 @@ PAGE = """\
 
 Written by `python -m benchmarks --markdown docs/benchmarks.md`; do not edit by hand.
 
+Pages of their own: the profiles [on a GPU](benchmarks-gpu.md), [a GGUF](benchmarks-gguf-gpu.md),
+[fine-tuning](benchmarks-training-gpu.md) and [evaluating](benchmarks-evaluation-gpu.md) there, and
+[what a fine-tune learns](benchmarks-training.md) on a CPU.
+
 {summary}
 
 ## Repeating it
