@@ -90,6 +90,27 @@ async def test_a_search_is_tried_twice(hub: HubServer, name: HubName) -> None:
 
 
 @pytest.mark.parametrize("name", HUBS)
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (401, "unauthorized"),
+        (403, "forbidden"),
+        (404, "repo_missing"),
+        (429, "rate_limited"),
+        (500, "server_error"),
+    ],
+)
+async def test_a_hub_that_answers_with_a_fault(hub: HubServer, name: HubName, status: int, kind: str) -> None:
+    """A server that asks for an hour's patience is not waited for."""
+    headers = {"Retry-After": "3600"} if status == 429 else {}
+    hub.fault("", status=status, headers=headers, times=-1)
+    for question in (downloads.search(name, "qwen"), downloads.files(name, "Qwen/Qwen3-8B")):
+        with pytest.raises(DrkunError) as told:
+            await question
+        assert told.value.kind == kind
+
+
+@pytest.mark.parametrize("name", HUBS)
 async def test_a_search_of_a_hub_that_cannot_be_reached(
     hub: HubServer, name: HubName, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -365,6 +386,30 @@ def test_the_quantisations_of_a_repository() -> None:
         ("Q8_0", 430, False, 1),
         ("BF16", 800, False, 2),
     ]
+
+
+SEVERAL = [
+    file("llama-1b-Q4_K_M.gguf", 100),
+    file("llama-3b-Q4_K_M.gguf", 300),
+    file("small/m.gguf", 50),
+    file("small/m-00001-of-00002.gguf", 30),
+    file("small/m-00002-of-00002.gguf", 30),
+    file("README.md", 5),
+]
+"""Several models of one name, and one both whole and in parts."""
+
+
+def test_models_of_one_quantisation_stay_apart() -> None:
+    found = [(v.quantization, v.name, v.size) for v in variants(SEVERAL, lambda _: True)]
+    assert found == [
+        ("m", "small/m", 50),
+        ("m", "small/m", 60),
+        ("Q4_K_M", "llama-1b-Q4_K_M", 100),
+        ("Q4_K_M", "llama-3b-Q4_K_M", 300),
+    ]
+    with pytest.raises(HubError, match="quant_several") as told:
+        choose(SEVERAL, lambda _: True, quant="q4_k_m")
+    assert told.value.values["known"] == "llama-1b-Q4_K_M, llama-3b-Q4_K_M"
 
 
 @pytest.mark.parametrize(

@@ -39,11 +39,13 @@ class Variant:
 
     Attributes:
         quantization: as its name tells, in capitals, e.g. ``"Q4_K_M"``; its file name where it tells none.
+        name: where it is in the repository, without the number of a part and the suffix.
         files: one, or the parts of a split one.
         fits: does it fit this machine?
     """
 
     quantization: str
+    name: str
     files: tuple[RepoFile, ...]
     size: int
     fits: bool
@@ -51,18 +53,18 @@ class Variant:
 
 def variants(files: Iterable[RepoFile], fits: Fits) -> list[Variant]:
     """The models of a GGUF repository, the smallest first; empty when it has none."""
-    parts: dict[str, list[RepoFile]] = {}
+    parts: dict[tuple[str, int], list[RepoFile]] = {}
     for file in files:
         path = PurePosixPath(file.path)
         if path.suffix.lower() == ".gguf" and not _NO_MODEL.search(path.name):
             split = SPLIT.fullmatch(path.name)
-            stem = split["stem"] if split else path.stem
-            parts.setdefault(str(path.with_name(stem)), []).append(file)
+            stem, total = (split["stem"], int(split["total"])) if split else (path.stem, 1)
+            parts.setdefault((str(path.with_name(stem)), total), []).append(file)
     found = []
-    for stem, each in parts.items():
+    for (name, _), each in parts.items():
         size = sum(file.size for file in each)
-        found.append(Variant(_quantization(stem), tuple(each), size, fits(size)))
-    return sorted(found, key=lambda variant: (variant.size, variant.quantization))
+        found.append(Variant(_quantization(name), name, tuple(each), size, fits(size)))
+    return sorted(found, key=lambda variant: (variant.size, variant.quantization, variant.name))
 
 
 def best(choices: Sequence[Variant]) -> Variant:
@@ -85,7 +87,8 @@ def choose(
         include: patterns such as ``*.gguf``; with any, exactly the files that match, pickles too.
 
     Raises:
-        HubError: ``nothing_matches``, ``quant_missing``, ``pickles_only`` or ``no_weights``.
+        HubError: ``nothing_matches``, ``quant_missing``, ``quant_several``, ``pickles_only`` or
+            ``no_weights``.
     """
     if include:
         chosen = [file for file in files if _matches(file.path, include)]
@@ -98,13 +101,21 @@ def choose(
         if not wanted:
             known = ", ".join(dict.fromkeys(variant.quantization for variant in choices)) or "-"
             raise HubError("quant_missing", quant=printable(quant, 40), known=printable(known, 300))
-        return [*wanted[0].files, *_cards(files)]
+        if len(wanted) > 1:
+            names = ", ".join(variant.name for variant in wanted)
+            raise HubError("quant_several", quant=printable(quant, 40), known=printable(names, 300))
+        return [*wanted[0].files, *cards(files)]
     if choices:
-        return [*best(choices).files, *_cards(files)]
-    return _safetensors(files)
+        return [*best(choices).files, *cards(files)]
+    return safetensors(files)
 
 
-def _safetensors(files: Sequence[RepoFile]) -> list[RepoFile]:
+def safetensors(files: Sequence[RepoFile]) -> list[RepoFile]:
+    """The weights once, with configuration, tokenizer and card.
+
+    Raises:
+        HubError: ``pickles_only`` or ``no_weights``.
+    """
     weights = [file for file in files if file.path.endswith(".safetensors")]
     top = [file for file in weights if "/" not in file.path]
     # The same weights once more, in another layout.
@@ -123,7 +134,7 @@ def _safetensors(files: Sequence[RepoFile]) -> list[RepoFile]:
     return [*weights, *beside]
 
 
-def _cards(files: Sequence[RepoFile]) -> list[RepoFile]:
+def cards(files: Sequence[RepoFile]) -> list[RepoFile]:
     """Card and licence."""
     return [file for file in files if _matches(file.path.lower(), ("readme.md", *_BESIDE[-3:]), "/")]
 

@@ -70,7 +70,7 @@ _NO_MODEL = {
     "no_weights",
     "pickles_only",
 }
-_BAD_INPUT = {"bad_repo", "nothing_matches", "quant_missing"}
+_BAD_INPUT = {"bad_repo", "nothing_matches", "quant_missing", "quant_several"}
 
 error_of = Kinds("fetch", _BAD_INPUT, _NO_MODEL).error_of
 

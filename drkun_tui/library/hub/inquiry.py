@@ -32,9 +32,9 @@ LIMITS = Limits(tries=2, connect_s=5, stall_s=15, most_backoff_s=5)
 MODELSCOPE = {
     "MODELSCOPE_API_CONNECT_TIMEOUT": "5",
     "MODELSCOPE_API_TIMEOUT": "15",
-    "MODELSCOPE_API_MAX_RETRIES": "1",
+    "MODELSCOPE_REPO_TREE_PAGE_MAX_ATTEMPTS": "1",
 }
-"""The same for ModelScope's client, which reads it on import, and by itself tries for half a minute."""
+"""The same for ModelScope's client, which reads it on import, and by itself lists for half a minute."""
 
 _METADATA = re.compile(r"\A\ufeff?---\r?\n.*?\n---\r?\n", re.DOTALL)
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from modelscope_hub import HubApi, errors
 from modelscope_hub.config import HubConfig
 from modelscope_hub.types import RepoInfo
+from requests.adapters import HTTPAdapter
 
 from drkun_tui import __version__
 from drkun_tui.library.hub.base import HubError, from_status, host_of, public
@@ -29,8 +30,7 @@ class ModelScope:
     """Endpoint and token as the SDK takes them: ``MODELSCOPE_ENDPOINT`` or ``MODELSCOPE_DOMAIN``,
     ``MODELSCOPE_API_TOKEN`` or the login file below ``MODELSCOPE_HOME``.
 
-    The SDK tells no commit for a branch, so a listing keeps the name that it was asked for. It also
-    retries by itself, for a while that is its own.
+    The SDK tells no commit for a branch, so a listing keeps the name that it was asked for.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -42,6 +42,7 @@ class ModelScope:
         # It reports its own retries there, in words that nobody asked for.
         logging.getLogger("modelscope_hub").setLevel(logging.ERROR)
         self._api = HubApi(self._config, user_agent=f"drkun/{__version__}")
+        _let_us_wait(self._api)
         self._limits = limits
 
     def search(self, query: str, filters: Filters, limit: int) -> list[Found]:
@@ -108,6 +109,15 @@ class ModelScope:
             raise from_status(error.status_code or 0, repo, self.page(repo), after_s=after) from None
         except (errors.HubError, ValueError, KeyError, TypeError, AttributeError):
             raise HubError("nonsense", host=host) from None
+
+
+def _let_us_wait(api: HubApi) -> None:
+    """The SDK sleeps in silence for as long as a server asks it to, an hour if that is what it says, and has
+    no setting against that. What waits here tells, and can be stopped (`retry.Backoff`)."""
+    session = api.legacy._session
+    for scheme in ("https://", "http://"):
+        session.mount(scheme, HTTPAdapter(max_retries=0))
+    api.openapi._max_retries = 1
 
 
 def _found(info: RepoInfo) -> Found:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import glob
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
@@ -22,8 +24,8 @@ from drkun_tui.errors import DrkunError
 from drkun_tui.i18n import t
 from drkun_tui.library.hub import downloads
 from drkun_tui.library.hub.base import HubError
-from drkun_tui.library.hub.choose import best, variants
-from drkun_tui.library.hub.protocol import Filters, Found, HubName, Listing, Request
+from drkun_tui.library.hub.choose import Variant, best, cards, safetensors, variants
+from drkun_tui.library.hub.protocol import Filters, Found, HubName, Listing, RepoFile, Request
 from drkun_tui.library.hub.recommended import Recommendation, recommended
 from drkun_tui.library.hub.resolve import fits_on, resolve
 from drkun_tui.ui.screens.choose import Choice, Choose
@@ -216,18 +218,23 @@ class FetchScreen(Screen[None]):
         try:
             listing = await downloads.files(hub, found.repo)
             notice.clear()
-            wanted = found.quant if isinstance(found, Recommendation) else ""
-            quant = await self._which(found.repo, listing, wanted)
-            if quant is None:
+            proposed = found.quant if isinstance(found, Recommendation) else ""
+            wanted = await self._which(found.repo, listing, proposed)
+            if wanted is None:
                 return
             store = str(paths.model_store())
-            await self.app.fetch(Request(hub=hub, repo=found.repo, store=store, quant=quant))
+            await self.app.fetch(
+                Request(hub=hub, repo=found.repo, store=store, quant=wanted.quant, include=wanted.include)
+            )
             self.app.action_go("models")
         except DrkunError as error:
             notice.fail(error)
 
-    async def _which(self, repo: str, listing: Listing, wanted: str) -> str | None:
-        """The quantisation to fetch, "" for a repository that has no choice; None when it was left.
+    async def _which(self, repo: str, listing: Listing, proposed: str) -> Wanted | None:
+        """What of a repository to fetch; None when the question was left.
+
+        Args:
+            proposed: a quantisation; "" for the best that fits.
 
         Raises:
             DrkunError: there is nothing to fetch.
@@ -240,24 +247,53 @@ class FetchScreen(Screen[None]):
         free = await asyncio.to_thread(_free_bytes, paths.model_store())
         hint = t("fetch_screen.disk", free=size(free))
         found = variants(listing.files, fits)
-        choices = [
-            Choice(
-                variant.quantization,
-                (
-                    variant.quantization,
-                    size(variant.size),
-                    t("fetch_screen.fits" if variant.fits else "fetch_screen.too_big"),
-                ),
-            )
-            for variant in found
-        ]
-        if not choices:
-            row = (t("fetch_screen.whole", files=len(plan.files)), size(plan.total), "")
-            choices = [Choice("", row)]
-        default = wanted or (best(found).quantization if found else "")
+        rows = [_row_of_variant(variant, found) for variant in found]
+        wanted = [_wanted(variant, found, listing) for variant in found]
+        whole = plan.files if not found else _safetensors_beside(listing)
+        if whole:
+            told = t("fetch_screen.safetensors" if found else "fetch_screen.whole", files=len(whole))
+            rows.append((told, size(sum(file.size for file in whole)), ""))
+            wanted.append(Wanted(include=_exactly(whole) if found else []))
+        choices = [Choice(str(i), row) for i, row in enumerate(rows)]
+        same = [i for i, variant in enumerate(found) if variant.quantization == proposed]
+        default = same[0] if same else found.index(best(found)) if found else 0
         title = one_line(t("fetch_screen.which", repo=repo), 90)
-        dialog = Choose(title, choices, default, right=frozenset({1}), hint=hint)
-        return await self.app.push_screen_wait(dialog)
+        dialog = Choose(title, choices, str(default), right=frozenset({1}), hint=hint)
+        chosen = await self.app.push_screen_wait(dialog)
+        return None if chosen is None else wanted[int(chosen)]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Of a repository, as `Request` has it: a quantisation, or exactly some files, or whatever is best."""
+
+    quant: str = ""
+    include: list[str] = field(default_factory=list)
+
+
+def _wanted(variant: Variant, found: Sequence[Variant], listing: Listing) -> Wanted:
+    """A quantisation by its name, where only one file has it."""
+    if [other.quantization for other in found].count(variant.quantization) == 1:
+        return Wanted(variant.quantization)
+    return Wanted(include=_exactly([*variant.files, *cards(listing.files)]))
+
+
+def _exactly(files: Iterable[RepoFile]) -> list[str]:
+    return [glob.escape(file.path) for file in files]
+
+
+def _safetensors_beside(listing: Listing) -> list[RepoFile]:
+    """The other form of the model in a repository of GGUF files; none where it has no other."""
+    try:
+        return safetensors(listing.files)
+    except HubError:
+        return []
+
+
+def _row_of_variant(variant: Variant, found: Sequence[Variant]) -> tuple[str, str, str]:
+    one = [other.quantization for other in found].count(variant.quantization) == 1
+    name = variant.quantization if one else one_line(variant.name, 48)
+    return name, size(variant.size), t("fetch_screen.fits" if variant.fits else "fetch_screen.too_big")
 
 
 def _free_bytes(folder: Path) -> int:
