@@ -18,7 +18,7 @@ import pytest
 
 from drkun_tui.errors import DrkunError
 from drkun_tui.jobs import detached
-from drkun_tui.library import inventory
+from drkun_tui.library import inventory, unfinished
 from drkun_tui.library.hub import downloads as downloads_module
 from drkun_tui.library.hub.downloads import Download, Downloads
 from drkun_tui.library.hub.folder import read_marker
@@ -30,10 +30,13 @@ from drkun_tui.library.hub.protocol import (
     HubName,
     Limits,
     Paused,
+    Plan,
     Planned,
     Progress,
+    RepoFile,
     Request,
     Retrying,
+    encode,
 )
 from tests.conftest import PATIENCE_S, has_ended, sizes_in, wait_until
 from tests.hub_server import COMMIT, HubServer, serving
@@ -208,10 +211,10 @@ async def test_an_empty_file(home: Path, hub: HubServer, all_of_them: Downloads)
 
 
 async def held_in_the_middle(
-    hub: HubServer, them: Downloads, asked: Request, at: int = 1_000_000
+    hub: HubServer, them: Downloads, asked: Request, at: int = 1_000_000, file: str = WEIGHTS
 ) -> Download:
     """A download of which exactly so many bytes of the weights are on the disk, and that waits for more."""
-    hub.fault(WEIGHTS, what="hold", at=at)
+    hub.fault(file, what="hold", at=at)
     download = await them.start(asked)
     partial = download.folder / ".drkun-partial"
 
@@ -402,7 +405,7 @@ async def test_a_passing_fault_is_got_over(
     [
         ("hf", {"status": 401}, "unauthorized"),
         ("modelscope", {"status": 403}, "forbidden"),
-        ("hf", {"status": 404}, "repo_missing"),
+        ("hf", {"status": 404}, "file_missing"),
         ("modelscope", {"status": 429}, "rate_limited"),
         ("hf", {"status": 500}, "server_error"),
         ("modelscope", {"what": "close", "at": 0}, "unreachable"),
@@ -544,7 +547,46 @@ async def test_nobody_listens(
     assert "password" not in repr(events) + repr((await the_one(all_of_them)).error)
 
 
+@pytest.mark.parametrize("name", HUBS)
+async def test_a_repository_that_changes_meanwhile(
+    home: Path, hub: HubServer, all_of_them: Downloads, name: HubName
+) -> None:
+    """Files that are no longer in it are not waited for."""
+    hub.add(REPO, {"old-Q4_K_M.gguf": content(2_000_000, 2), "a": b"a"})
+    download = await held_in_the_middle(hub, all_of_them, request(home, name), file="old-Q4_K_M.gguf")
+    await all_of_them.pause(download.id)
+    hub.add(REPO, {WEIGHTS: DATA, "README.md": b"# card\n"})
+    failed = (await run(all_of_them, download.id))[-1]
+    assert isinstance(failed, Failed)
+    assert failed.kind == "file_missing"
+    assert isinstance((await run(all_of_them, download.id))[-1], Done)
+    assert_whole(home)
+
+
+async def test_what_goes_on_is_told_in_full(home: Path, hub: HubServer, all_of_them: Downloads) -> None:
+    asked = request(home, "modelscope", include=["*Q4_K_M*"])
+    download = await held_in_the_middle(hub, all_of_them, asked)
+    await all_of_them.pause(download.id)
+    remedy = unfinished.read_marker(model(home)).problem.remedy
+    assert f"drkun pull {REPO} --from modelscope --include '*Q4_K_M*'" in remedy
+
+
 # The disk
+
+
+async def test_room_that_another_download_will_fill_is_not_free(
+    home: Path, hub: HubServer, all_of_them: Downloads
+) -> None:
+    # This process stands for the other download's.
+    other = home / "downloads" / "20261201-000000-abcdef"
+    other.mkdir(parents=True)
+    (other / "request.json").write_bytes(encode(request(home, repo="drkun/huge")))
+    (other / "plan.json").write_bytes(encode(Plan("main", [RepoFile("huge.gguf", 10**15)])))
+    (home / "models" / "drkun" / "huge").mkdir(parents=True)
+    detached.Reporter(other).state("downloading")
+    events = await run(all_of_them, request(home))
+    assert isinstance(events[-1], Failed)
+    assert (events[-1].kind, events[-1].values["free"]) == ("disk_short", 0)
 
 
 async def test_too_little_room_is_told_before_the_first_byte(

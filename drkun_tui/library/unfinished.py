@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -52,6 +53,8 @@ class Marker(msgspec.Struct, frozen=True):
     hub: str
     repo: str
     revision: str = ""
+    options: Annotated[list[str], msgspec.Meta(max_length=100)] = []
+    """Of ``drkun pull``, so that it goes on with this download."""
     pending: Annotated[list[PendingFile], msgspec.Meta(max_length=MAX_PENDING)] = []
 
 
@@ -155,7 +158,8 @@ def read_marker(folder: Path) -> Unfinished:
         pending = {_checked(file.path): file.size for file in marker.pending}
     except (OSError, ValueError, RecursionError):
         return Unfinished(folder, problem_of(t("inventory.remedy_unfinished")), {}, partial, unreadable=True)
-    remedy = t("inventory.remedy_pull", repo=printable(marker.repo))
+    command = printable(shlex.join(["drkun", "pull", marker.repo, *marker.options]), 400)
+    remedy = t("inventory.remedy_pull", command=command)
     return Unfinished(folder, problem_of(remedy), pending, partial)
 
 

@@ -22,7 +22,7 @@ import msgspec
 
 from drkun_tui.jobs.detached import write_whole
 from drkun_tui.library.hub.base import HubError
-from drkun_tui.library.hub.protocol import HubName, Plan, RepoFile
+from drkun_tui.library.hub.protocol import HubName, Plan, RepoFile, Request
 from drkun_tui.library.printable import printable
 from drkun_tui.library.unfinished import LOCK, MARKER, PARTIAL, Marker, PendingFile
 
@@ -45,7 +45,7 @@ class ModelFolder:
         self.path = store.joinpath(*repo.split("/"))
         self._store = store
         self._partial = self.path / PARTIAL
-        self._marker = Marker(hub, repo, "", [])
+        self._marker = Marker(hub, repo)
         self._marking = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -72,15 +72,27 @@ class ModelFolder:
             remove_empty(self.path, self._store)
         self._lock.release()
 
-    def expect(self, hub: HubName, plan: Plan) -> None:
+    def expect(self, request: Request, plan: Plan, outdated: Plan | None = None) -> None:
         """Write down that these files are missing, beside what another download left unfinished.
+
+        Args:
+            outdated: what the same download fetched before the repository changed.
 
         Raises:
             OSError: it cannot be written.
         """
-        pending = {file.path: file for file in self._marker.pending}
+        gone = {file.path for file in outdated.files} if outdated else set()
+        pending = {file.path: file for file in self._marker.pending if file.path not in gone}
         pending |= {file.path: PendingFile(file.path, file.size) for file in plan.files}
-        self._mark(Marker(hub, self._marker.repo, plan.revision, list(pending.values())))
+        self._mark(
+            Marker(
+                request.hub,
+                self._marker.repo,
+                plan.revision,
+                options=request.options,
+                pending=list(pending.values()),
+            )
+        )
 
     def part(self, file: RepoFile) -> Path:
         """Where a file is while it is unfinished."""

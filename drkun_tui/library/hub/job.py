@@ -19,7 +19,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from drkun_tui import hardware
-from drkun_tui.jobs.detached import RUNS_ALREADY, Reporter, RunsAlreadyError, write_whole
+from drkun_tui.jobs.detached import (
+    RUNS_ALREADY,
+    Reporter,
+    RunsAlreadyError,
+    folders,
+    state,
+    write_whole,
+)
 from drkun_tui.library.files import size_of
 from drkun_tui.library.hub.base import Hub, HubError
 from drkun_tui.library.hub.folder import ModelFolder, unwritable
@@ -27,6 +34,7 @@ from drkun_tui.library.hub.hubs import connect
 from drkun_tui.library.hub.meter import Meter
 from drkun_tui.library.hub.names import check_repo
 from drkun_tui.library.hub.protocol import (
+    OUTDATED,
     PLAN,
     Done,
     Event,
@@ -60,6 +68,9 @@ _PATIENCE_S = 0.5
 
 _OUTDATED = ("wrong_hash", "wrong_size", "file_missing", "revision_missing")
 """Failures after which the hub must be asked anew what there is."""
+
+AT_WORK: tuple[Phase, ...] = ("downloading", "verifying")
+"""The phases in which a download has found room enough, and fills it."""
 
 _SHORTEST_SECRET = 8
 """Characters; less is no token, and would be found in any text."""
@@ -121,7 +132,8 @@ class Download:
         except (HubError, OSError) as error:
             told = error if isinstance(error, HubError) else unwritable(store, error)
             if told.kind in _OUTDATED:
-                (self._folder / PLAN).unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    (self._folder / PLAN).replace(self._folder / OUTDATED)
             self._fail(told.kind, told.values)
             return 1
         except Exception as error:
@@ -138,10 +150,12 @@ class Download:
         have = self._meter.done
         self._total = plan.total
         self._tell(Planned(plan.revision, len(plan.files), plan.total, have))
-        need, free = plan.total - have, shutil.disk_usage(place.path).free
+        need = plan.total - have
+        free = max(0, shutil.disk_usage(place.path).free - _promised(self._folder, place.path))
         if need and need + self._request.limits.spare_bytes > free:
             raise HubError("disk_short", need=need, free=free)
-        place.expect(self._request.hub, plan)
+        place.expect(self._request, plan, read_plan(self._folder, OUTDATED))
+        (self._folder / OUTDATED).unlink(missing_ok=True)
         self._watched(lambda: self._fetch_all(hub, plan, place))
 
     def _watched(self, work: Callable[[], ResultT]) -> ResultT:
@@ -199,7 +213,13 @@ class Download:
         there = place.placed(file)
         fetched = there is None or not is_whole(there, file, report, self._halt.is_set)
         if fetched:
-            transfer.fetch(file, place.part(file), self._backoff(file.path), report)
+            try:
+                transfer.fetch(file, place.part(file), self._backoff(file.path), report)
+            except HubError as error:
+                if error.kind != "repo_missing":
+                    raise
+                # The repository has been listed.
+                raise HubError("file_missing", repo=self._request.repo) from error
             place.place(file)
         place.finish(file)
         self._meter.finish(file.path, file.size)
@@ -246,6 +266,20 @@ def _have(place: ModelFolder, file: RepoFile) -> int:
     if place.placed(file) is not None:
         return file.size
     return min(file.size, size_of(place.part(file)))
+
+
+def _promised(own: Path, place: Path) -> int:
+    """Bytes that other downloads at work have still to write to the disk of `place`."""
+    promised = 0
+    for folder in folders(own.parent):
+        now = state(folder)
+        request, plan = read_request(folder), read_plan(folder)
+        if folder != own and now and now.alive and now.phase in AT_WORK and request and plan:
+            other = ModelFolder(Path(request.store), request.hub, request.repo)
+            with contextlib.suppress(OSError, HubError):
+                if other.path.stat().st_dev == place.stat().st_dev:
+                    promised += plan.total - sum(_have(other, file) for file in plan.files)
+    return promised
 
 
 def _raise_first(done: set[Future[None]]) -> None:

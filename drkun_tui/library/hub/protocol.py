@@ -159,6 +159,14 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     include: list[str] = []
     limits: Limits = Limits()
 
+    @property
+    def options(self) -> list[str]:
+        """The options of ``drkun pull`` with which it asks for the same."""
+        told = ["--from", self.hub] if self.hub != "hf" else []
+        told += ["--revision", self.revision] if self.revision else []
+        told += ["--quant", self.quant] if self.quant else []
+        return told + [word for pattern in self.include for word in ("--include", pattern)]
+
 
 class Plan(msgspec.Struct, frozen=True):
     """What a download fetches, as resolved when it began; ``plan.json`` in the job's folder."""
@@ -261,7 +269,7 @@ decode_event = msgspec.json.Decoder(Event).decode
 
 # The job's own files
 
-REQUEST, PLAN = "request.json", "plan.json"
+REQUEST, PLAN, OUTDATED = "request.json", "plan.json", "plan-outdated.json"
 
 FileT = TypeVar("FileT", Request, Plan)
 
@@ -271,9 +279,9 @@ def read_request(folder: Path) -> Request | None:
     return _read(folder / REQUEST, Request)
 
 
-def read_plan(folder: Path) -> Plan | None:
+def read_plan(folder: Path, name: str = PLAN) -> Plan | None:
     """What it has found that this means; None when it has not yet."""
-    return _read(folder / PLAN, Plan)
+    return _read(folder / name, Plan)
 
 
 def _read(path: Path, kind: type[FileT]) -> FileT | None:
