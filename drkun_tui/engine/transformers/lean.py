@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.attention.bias import causal_lower_right
 
 from drkun_tui.engine.transformers.graphs import Step, captured
+from drkun_tui.engine.transformers.memory import ran_out
 from drkun_tui.engine.transformers.sampling import Picker
 from drkun_tui.engine.transformers.weights import Changes, Layer, Projection
 
@@ -90,9 +91,9 @@ class LeanDecoder:
             self.picker.position.zero_()
             with torch.inference_mode():
                 return captured(FusedStep(self), self.device)
-        except torch.OutOfMemoryError:
-            raise
         except Exception as error:
+            if ran_out(error):
+                raise
             # No Triton, no C compiler, a head size without a kernel: slower, and still right.
             print(f"no fused decode step: {error!r}", file=sys.stderr)  # noqa: T201  # the engine's log
             return None

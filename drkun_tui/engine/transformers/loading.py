@@ -18,6 +18,7 @@ from transformers.utils import logging
 
 from drkun_tui.engine.base import Emit, EngineError
 from drkun_tui.engine.protocol import Load, Loading
+from drkun_tui.engine.transformers.memory import ran_out, smaller
 
 GIB = 1024**3
 
@@ -63,6 +64,14 @@ def device_for(request: Load) -> torch.device:
         free, total = torch.cuda.mem_get_info()
     except (RuntimeError, AssertionError) as error:
         raise EngineError("no_cuda", reason=_reason(error), version=torch.__version__) from error
+    capability = torch.cuda.get_device_capability()
+    if not runs_on(capability, torch.cuda.get_arch_list()):
+        raise EngineError(
+            "gpu_unsupported",
+            gpu=torch.cuda.get_device_name(),
+            capability=".".join(map(str, capability)),
+            version=torch.__version__,
+        )
     # cuDNN makes a plan for every length of the context, a tenth of a second each.
     torch.backends.cuda.enable_cudnn_sdp(False)
     if request.memory_limit:
@@ -73,6 +82,28 @@ def device_for(request: Load) -> torch.device:
     if weights > room and request.memory_limit and free < min(request.memory_limit, weights):
         raise EngineError("gpu_taken", free=_size(free), need=_size(weights))
     return torch.device("cuda", torch.cuda.current_device())
+
+
+def runs_on(capability: tuple[int, int], built: list[str]) -> bool:
+    """Has a build of PyTorch code for a card?
+
+    Args:
+        capability: the card's.
+        built: as ``torch.cuda.get_arch_list`` tells it. Machine code (``sm_86``) runs on later minors of its
+            major, intermediate code (``compute_90``) on everything later; with an ``a`` on that very card
+            alone, with an ``f`` on its major alone.
+    """
+    for name in built:
+        kind, _, number = name.partition("_")
+        digits = number.rstrip("af")
+        if not digits.isdecimal():
+            continue
+        least = divmod(int(digits), 10)
+        exact, portable = number.endswith("a"), kind == "compute" and digits == number
+        same = least[0] == capability[0]
+        if capability == least or (capability > least and not exact and (same or portable)):
+            return True
+    return False
 
 
 def load(request: Load, device: torch.device, emit: Emit) -> Loaded:
@@ -111,10 +142,11 @@ def load(request: Load, device: torch.device, emit: Emit) -> Loaded:
         # Without its files, some classes make an empty one.
         if not tokenizer.is_fast or tokenizer.vocab_size <= len(tokenizer.added_tokens_decoder):
             raise EngineError("load_failed", file=folder.name, reason="no tokenizer.json")
-    except torch.OutOfMemoryError as error:
-        free, _ = torch.cuda.mem_get_info()
-        raise EngineError("gpu_full", file=folder.name, free=_size(free)) from error
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError, SafetensorError) as error:
+        if ran_out(error):
+            # The context takes its memory later.
+            kind, _ = smaller("gpu_full", 0, request.weights)
+            raise EngineError(kind, file=folder.name) from error
         raise EngineError("load_failed", file=folder.name, reason=_reason(error)) from error
     finally:
         logging.set_tqdm_hook(previous)
