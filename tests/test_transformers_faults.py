@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate.utils import check_device_map  # type: ignore[import-untyped]
 from peft import PeftModel
 from peft.tuners.lora import Linear, LoraLayer
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from drkun_tui import i18n
 from drkun_tui.engine.base import EngineError
@@ -25,9 +26,11 @@ from drkun_tui.engine.transformers import loading, memory
 from drkun_tui.engine.transformers.engine import Transformers
 from drkun_tui.engine.transformers.generic import GenericDecoder
 from drkun_tui.engine.transformers.lean import LeanDecoder
+from drkun_tui.engine.transformers.placement import blocks, is_layer, place
 from tests.conftest import user
 from tests.transformers_models import (
     PLAIN,
+    SMALL,
     answer,
     generated,
     loaded,
@@ -235,6 +238,81 @@ def test_out_of_memory_while_the_weights_come(
     with pytest.raises(EngineError) as raised:
         loaded(small, weights=form)
     assert raised.value.kind == kind
+    one_line(raised.value)
+
+
+# Memory that has gone since the load was planned
+
+
+SIZES = {
+    "model.embed_tokens": 50,
+    **{f"model.layers.{n}": 10 for n in range(12)},
+    "model.norm": 1,
+    "lm_head": 50,
+}
+GPU = torch.device("cuda", 0)
+
+
+@pytest.mark.parametrize(
+    ("room", "kept"), [(221, 12), (220, 11), (131, 3), (130, 2), (101, 0), (50, 0), (float("inf"), 12)]
+)
+def test_the_last_layers_go_to_the_cpu_and_nothing_else(room: float, kept: int) -> None:
+    placed = place(SIZES, room, GPU)
+    assert list(placed) == list(SIZES)
+    assert [name for name, where in placed.items() if where == "cpu"] == [
+        f"model.layers.{n}" for n in range(kept, 12)
+    ]
+
+
+@pytest.mark.parametrize("kind", ["qwen3", "gpt_neox", "gemma3_text"])
+@pytest.mark.parametrize("form", ["half", "nf4"])
+def test_the_blocks_are_the_whole_model(kind: str, form: str) -> None:
+    config = AutoConfig.for_model(kind, **SMALL)
+    model: Any = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+    sizes = blocks(model, form)
+    check_device_map(model, dict.fromkeys(sizes, "cpu"))
+    assert len([name for name in sizes if is_layer(name)]) == SMALL["num_hidden_layers"]
+    in_16_bits = 2 * sum(parameter.numel() for parameter in model.parameters())
+    assert sum(sizes.values()) == in_16_bits if form == "half" else sum(sizes.values()) < in_16_bits
+
+
+@pytest.mark.parametrize("form", ["full", "half", "nf4"])
+def test_layers_without_room_are_counted_and_answer_all_the_same(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    """The CPU's memory is in the place of both; the layers come and go as they would."""
+    path = random_model(tmp_path / "deep", "qwen3", folder, num_hidden_layers=8)
+    need = loading._need(path, request(path, weights=form))
+    monkeypatch.setattr(loading, "_room", lambda *_: need)
+    whole = loaded(path, weights=form)
+    assert whole._cpu_layers == 0
+    said, _, _ = answer(whole, user(DIZZY))
+    monkeypatch.setattr(loading, "_room", lambda *_: need - 5_000)
+    monkeypatch.setattr(loading, "context_bytes", lambda *_: 0)
+    engine = Transformers()
+    ready = engine.load(request(path, weights=form), lambda _: None)
+    assert 0 < ready.cpu_layers < 8
+    assert isinstance(engine._decoder, GenericDecoder)
+    # In four bits those layers are more exact than they would be.
+    told = answer(engine, user(DIZZY))[0]
+    assert told if form == "nf4" else told == said
+    adapter = lora(tmp_path / "lora", path)
+    with pytest.raises(EngineError) as raised:
+        engine.set_adapter(str(adapter), 1.0)
+    assert raised.value.kind == "adapter_failed"
+    assert answer(engine, user(DIZZY))[0] == told
+
+
+@pytest.mark.parametrize("adapted", [False, True])
+def test_too_little_room_for_any_layer_is_refused(
+    tmp_path: Path, small: Path, monkeypatch: pytest.MonkeyPatch, adapted: bool
+) -> None:
+    adapter = str(lora(tmp_path / "lora", small)) if adapted else None
+    need = loading._need(small, request(small))
+    monkeypatch.setattr(loading, "_room", lambda *_: need - 1 if adapted else 1000)
+    with pytest.raises(EngineError) as raised:
+        loaded(small, adapter=adapter)
+    assert raised.value.kind == "gpu_taken"
     one_line(raised.value)
 
 

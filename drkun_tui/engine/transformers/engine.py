@@ -70,7 +70,7 @@ class Transformers:
         on_gpu = self._device.type == "cuda"
         weight_bytes = torch.cuda.memory_allocated() if on_gpu else 0
         self._adapters = Adapters(self._model, Path(request.path))
-        self._weights = request.weights
+        self._weights, self._cpu_layers = request.weights, loaded.cpu_layers
         self._n_ctx = request.context_length
         source = NAMED.get(request.template) or _template(loaded.tokenizer)
         self._template = ChatTemplate(
@@ -101,7 +101,7 @@ class Transformers:
             can_toggle_thinking=self._template.can_toggle_thinking,
             weight_bytes=weight_bytes,
             reserved_bytes=torch.cuda.memory_reserved() if on_gpu else 0,
-            cpu_layers=loaded.cpu_layers,
+            cpu_layers=self._cpu_layers,
         )
 
     def set_adapter(self, path: str | None, scale: float) -> None:
@@ -167,6 +167,9 @@ class Transformers:
     def _attach(self, path: str | None, scale: float) -> None:
         # One whose changes are all zero would only cost time.
         if path and scale:
+            if self._cpu_layers:
+                reason = "layers of the model are in the CPU's memory"
+                raise EngineError("adapter_failed", file=Path(path).name, reason=reason)
             self._adapters.attach(Path(path), scale)
             if self._weights != "nf4":
                 self._adapters.merge()
