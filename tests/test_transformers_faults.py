@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -421,3 +422,19 @@ def test_four_bits_without_their_package(small: Path, monkeypatch: pytest.Monkey
         loaded(small, weights="nf4")
     assert raised.value.kind == "bitsandbytes_missing"
     one_line(raised.value)
+
+
+def test_kernels_that_cannot_be_made_are_told(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here there is no GPU that would use them, so they are asked for."""
+    assert Transformers().load(request(small), lambda _: None).not_fused == ""
+    adapt = LeanDecoder.adapt
+
+    def with_kernels(decoder: LeanDecoder, changes: Any) -> None:
+        adapt(decoder, changes)
+        assert decoder._capture() is None
+
+    monkeypatch.setattr(LeanDecoder, "adapt", with_kernels)
+    monkeypatch.delitem(sys.modules, "drkun_tui.engine.transformers.fused", raising=False)
+    monkeypatch.setitem(sys.modules, "triton", None)
+    ready = Transformers().load(request(small), lambda _: None)
+    assert "triton" in ready.not_fused

@@ -102,6 +102,7 @@ class Transformers:
             weight_bytes=weight_bytes,
             reserved_bytes=torch.cuda.memory_reserved() if on_gpu else 0,
             cpu_layers=self._cpu_layers,
+            not_fused=self._decoder.not_fused if isinstance(self._decoder, LeanDecoder) else "",
         )
 
     def set_adapter(self, path: str | None, scale: float) -> None:

@@ -43,6 +43,8 @@ class LeanDecoder:
         self.layers = [self._layer(layer) for layer in inner.layers]
         self._graph: Step | None = None
         self._adapted = False
+        self.not_fused = ""
+        """Why single tokens do not go through our own kernels on a GPU."""
 
     @property
     def device(self) -> torch.device:
@@ -96,6 +98,7 @@ class LeanDecoder:
                 raise
             # No Triton, no C compiler, a head size without a kernel: slower, and still right.
             print(f"no fused decode step: {error!r}", file=sys.stderr)  # noqa: T201  # the engine's log
+            self.not_fused = " ".join(str(error).split())[:200] or type(error).__name__
             return None
 
     @torch.inference_mode()
