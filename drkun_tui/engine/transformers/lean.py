@@ -43,6 +43,7 @@ class LeanDecoder:
         self.layers = [self._layer(layer) for layer in inner.layers]
         self._graph: Step | None = None
         self._adapted = False
+        self._scratch: list[Tensor] = []
         self.not_fused = ""
         """Why single tokens do not go through our own kernels on a GPU."""
 
@@ -92,7 +93,11 @@ class LeanDecoder:
 
             self.picker.position.zero_()
             with torch.inference_mode():
-                return captured(FusedStep(self), self.device)
+                step = FusedStep(self)
+                graph = captured(step, self.device)
+            # The graph writes to these for as long as it lives, and does not hold them.
+            self._scratch = [value for value in vars(step).values() if isinstance(value, Tensor)]
+            return graph
         except Exception as error:
             if ran_out(error):
                 raise
