@@ -223,6 +223,8 @@ class DrkunApp(Fetching, TrainingWatch, PublishingWatch, EvaluationWatch):
                 screen.query_one(Notice).say(t("engine.no_template"), "warning")
             if event is not None and event.cpu_layers:
                 screen.query_one(Notice).say(t("engine.cpu_layers", layers=event.cpu_layers))
+            if event is not None and event.not_fused:
+                screen.query_one(Notice).say(t("engine.not_fused", reason=event.not_fused), "warning")
 
     @work(group="profile", exclusive=True)
     async def action_choose_profile(self) -> None:

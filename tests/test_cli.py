@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,8 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from drkun_tui import __version__, cli, i18n, paths
+from drkun_tui import __version__, cli, hardware, i18n, paths, profiles
+from drkun_tui.commands import doctor
 from drkun_tui.engine import client
 from drkun_tui.library import inventory
 from drkun_tui.settings import Settings, save
@@ -749,6 +751,22 @@ def test_doctor_tells_what_does_not_work(home: Path, child: MakeChild) -> None:
     for word, line in zip(("settings.toml", "conversations", "libllama.so"), failed, strict=True):
         assert word in line
     assert ran.err == ""
+
+
+def test_doctor_tells_what_the_kernels_of_a_gpu_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert doctor._decoding() == []
+    card = hardware.Gpu("NVIDIA Made Up", 2**33, 2**33, "nvidia", "nvidia")
+    machine = hardware.Hardware("cpu", 4, 8, 2**34, 2**34, [card])
+    monkeypatch.setattr(hardware, "read", lambda: machine)
+    monkeypatch.setattr(profiles, "missing_packages", lambda _: [])
+    monkeypatch.setattr(profiles, "installed", lambda name: name == "triton")
+    monkeypatch.setattr(Path, "is_file", lambda _: True)
+    monkeypatch.setenv("CC", "cc")
+    assert [found.state for found in doctor._decoding()] == ["ok"]
+    monkeypatch.delenv("CC")
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    (found,) = doctor._decoding()
+    assert (found.state, "gcc" in found.text, "triton" in found.text) == ("warning", True, False)
 
 
 def test_bench_measures() -> None:

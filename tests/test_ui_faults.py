@@ -7,6 +7,7 @@ import signal
 import sqlite3
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from drkun_tui import paths, settings
@@ -146,6 +147,15 @@ async def test_a_model_without_a_template_is_told() -> None:
     async with chat(plainly(model="bare")) as it:
         await it.until(lambda: flat(t("engine.no_template")) in it.notice())
         assert (await it.ask("你好")).answer
+
+
+async def test_a_gpu_without_its_kernels_is_told() -> None:
+    async with chat(plainly()) as it:
+        await it.loaded()
+        ready = it.app.session.engine.ready
+        assert ready is not None
+        it.app.show_loading(msgspec.structs.replace(ready, not_fused="no C compiler"))
+        await it.until(lambda: flat(t("engine.not_fused", reason="no C compiler")) in it.notice())
 
 
 async def test_a_profile_that_does_not_work_here_falls_back() -> None:

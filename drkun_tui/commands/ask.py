@@ -63,6 +63,8 @@ async def _ask(question: str, settings: Settings, plan: Plan, *, as_json: bool) 
                 _tell(t("engine.safe_mode"))
             elif isinstance(event, Ready) and event.cpu_layers:
                 _tell(t("engine.cpu_layers", layers=event.cpu_layers))
+            elif isinstance(event, Ready) and event.not_fused:
+                _tell(t("engine.not_fused", reason=event.not_fused))
         ready = engine.ready
         told = plan.system(settings.system)
         system = [ChatMessage("system", told)] if told.strip() else []

@@ -11,7 +11,9 @@ import os
 import platform
 import shutil
 import sys
+import sysconfig
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Literal
 
 from drkun_tui import __version__, hardware, llama_build, paths, profiles, settings
@@ -47,6 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
         *_disk(),
         _terminal(),
         *_profiles(),
+        *_decoding(),
         asyncio.run(_engine()),
     ]
     failed = any(finding.state == "failed" for finding in findings)
@@ -130,6 +133,21 @@ def _profiles() -> list[Finding]:
         possible, reason = profiles.availability(profile, machine)
         findings.append(Finding(f"profile {profile}", "ok" if possible else "warning", reason))
     return findings
+
+
+def _decoding() -> list[Finding]:
+    """Is there what the Transformers engine's kernels are compiled with?"""
+    if hardware.read().nvidia is None or profiles.missing_packages(profiles.Profile.GPU16):
+        return []
+    there = {
+        "triton": profiles.installed("triton"),
+        "gcc": os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang"),
+        "Python.h": (Path(sysconfig.get_path("include")) / "Python.h").is_file(),
+    }
+    if missing := [name for name, found in there.items() if not found]:
+        text = t("doctor.decoding_missing", missing=", ".join(missing))
+        return [Finding("decoding", "warning", text, t("doctor.decoding_hint"))]
+    return [Finding("decoding", "ok", t("doctor.decoding"))]
 
 
 async def _engine() -> Finding:

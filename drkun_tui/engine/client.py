@@ -39,6 +39,8 @@ _EXIT_CODES = {
     "gpu_packages": EXIT_NO_MODEL,
     "bitsandbytes_missing": EXIT_NO_MODEL,
     "gpu_full": EXIT_NO_MODEL,
+    "gpu_full_16_bits": EXIT_NO_MODEL,
+    "gpu_full_4_bits": EXIT_NO_MODEL,
     "adapter_failed": EXIT_NO_MODEL,
     "template_broken": EXIT_NO_MODEL,
     "template_refused": EXIT_NO_MODEL,

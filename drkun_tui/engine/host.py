@@ -12,6 +12,7 @@ import queue
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from typing import BinaryIO, NoReturn
 
@@ -89,8 +90,17 @@ class Host:
                 else:
                     raise EngineError("wrong_request")
             except EngineError as error:
-                number = None if isinstance(request, Load) else request.id
-                self._emit(Failed(kind=error.kind, values=error.values, id=number))
+                self._failed(request, error)
+            except Exception as error:
+                traceback.print_exc()
+                self._failed(request, EngineError("engine_fault", reason=_reason(error)))
+                # Nobody knows what state it is in; a GPU that has failed stays so until the process ends.
+                sys.stderr.flush()
+                os._exit(1)
+
+    def _failed(self, request: Load | Generate | Score | SetAdapter, error: EngineError) -> None:
+        number = None if isinstance(request, Load) else request.id
+        self._emit(Failed(kind=error.kind, values=error.values, id=number))
 
     def _emit(self, event: protocol.Event) -> None:
         self._output.write(protocol.encode(event) + b"\n")
@@ -173,7 +183,7 @@ class Answer:
             except StopIteration as end:
                 reason: FinishReason = end.value
                 return reason
-            except EngineError:
+            except Exception:
                 # What had come is the reader's.
                 self._take(self._splitter.finish())
                 self._flush(time.perf_counter())
@@ -338,7 +348,11 @@ def _import_faults(request: Load) -> Iterator[None]:
         yield
     except (ImportError, OSError, RuntimeError) as error:
         kind = "gpu_packages" if request.engine == "transformers" else "engine_missing"
-        raise EngineError(kind, reason=" ".join(str(error).split())[:200]) from error
+        raise EngineError(kind, reason=_reason(error)) from error
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _take_over_stdout() -> BinaryIO:

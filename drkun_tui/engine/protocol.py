@@ -138,6 +138,8 @@ class Ready(msgspec.Struct, frozen=True, tag="ready", kw_only=True):
     """On the GPU, for weights, KV cache and buffers, ready to answer; 0 as above."""
     cpu_layers: int = 0
     """Layers that found no room on the GPU and are computed at the CPU's pace."""
+    not_fused: str = ""
+    """Why a GPU decodes without the engine's own kernels, several times slower; "" where it is not so."""
 
 
 class Started(msgspec.Struct, frozen=True, tag="started", kw_only=True):

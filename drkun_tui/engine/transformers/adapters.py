@@ -9,6 +9,7 @@ the low-rank products are added while decoding.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from drkun_tui.engine.base import EngineError
+from drkun_tui.engine.transformers.memory import ran_out
 
 NAME = "drkun"
 
@@ -59,6 +61,8 @@ class Adapters:
                 layer.scaling[NAME] *= scale
         except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
             self.unwrap()
+            if ran_out(error):
+                raise
             reason = " ".join(str(error).split())[:200]
             raise EngineError("adapter_failed", file=path.name, reason=reason) from error
 
@@ -77,20 +81,33 @@ class Adapters:
         if self._wrapped is not None:
             self._wrapped.unload()
             self._wrapped = None
+        # What PEFT had wrapped when it failed half-way.
+        for name, layer in list(self._named_layers()):
+            parent, _, own = name.rpartition(".")
+            setattr(self._model.get_submodule(parent), own, layer.get_base_layer())
 
     def merge(self) -> bool:
-        """Put the changes into the weights themselves; False where that cannot be undone exactly."""
+        """Put the changes into the weights themselves; False where that cannot be undone exactly, or would
+        change more than what the adapter was made for.
+
+        One that fails half-way is taken back by `detach`.
+        """
         layers = [(f"{name}.weight", layer) for name, layer in self._named_layers()]
         originals = _Originals(self._folder)
+        # A tied weight is another layer's, too, which PEFT leaves as it is.
+        held = Counter(id(weight) for _, weight in self._model.named_parameters(remove_duplicate=False))
         if not self._is_plain() or not all(
-            name in originals and layer.base_layer.weight.is_floating_point() for name, layer in layers
+            name in originals
+            and layer.base_layer.weight.is_floating_point()
+            and held[id(layer.base_layer.weight)] == 1
+            for name, layer in layers
         ):
             return False
         for name, layer in layers:
             weight = layer.base_layer.weight.data
+            self._merged.append(name)
             # Rounded once, from 32 bits.
             weight.copy_(weight.float() + layer.get_delta_weight(NAME).float())
-            self._merged.append(name)
         self.unwrap()
         return True
 

@@ -119,7 +119,7 @@ class TransformersBatch(Transformers):
                 return self._advance()
         except EngineError as error:
             self._together = None
-            if error.kind == "gpu_out_of_memory" and len(self._rows) > 1:
+            if error.kind.startswith("gpu_out_of_memory") and len(self._rows) > 1:
                 # What the answers have so far stays; fewer of them go on at a time.
                 self._sequences = len(self._rows) // 2
                 return []

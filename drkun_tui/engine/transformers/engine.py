@@ -7,6 +7,7 @@ import gc
 import itertools
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from drkun_tui.engine.base import Emit, EngineError, Prompt, Stopping, Tokens
 from drkun_tui.engine.chat_template import CHATML, NAMED, ChatTemplate
 from drkun_tui.engine.protocol import Generate, Load, Loading, Ready
 from drkun_tui.engine.thinking import SPELLINGS
-from drkun_tui.engine.transformers import loading, weights
+from drkun_tui.engine.transformers import loading, memory, weights
 from drkun_tui.engine.transformers.adapters import Adapters
 from drkun_tui.engine.transformers.decoder import Decoder
 from drkun_tui.engine.transformers.generic import GenericDecoder
@@ -50,6 +51,8 @@ class Transformers:
         """Tokens whose keys and values are in the KV cache, in order."""
         self._batch = LARGEST_BATCH
         self._adapter: tuple[str | None, float] = None, 1.0
+        self._whole = True
+        """Are the weights those of the base with `_adapter`, and nothing between two adapters?"""
         self._decoder: Decoder | None = None
 
     def load(self, request: Load, emit: Emit) -> Ready:
@@ -67,7 +70,7 @@ class Transformers:
         on_gpu = self._device.type == "cuda"
         weight_bytes = torch.cuda.memory_allocated() if on_gpu else 0
         self._adapters = Adapters(self._model, Path(request.path))
-        self._can_merge = request.weights != "nf4"
+        self._weights, self._cpu_layers = request.weights, loaded.cpu_layers
         self._n_ctx = request.context_length
         source = NAMED.get(request.template) or _template(loaded.tokenizer)
         self._template = ChatTemplate(
@@ -79,7 +82,7 @@ class Transformers:
         self._stops = self._stop_tokens()
         tags = (tag for spelling in SPELLINGS for tag in (spelling.open, spelling.close))
         self._shown = {ids[0]: tag for tag in tags if len(ids := self._tokenize(tag)) == 1}
-        with self._memory():
+        with self._memory("gpu_full", file=Path(request.path).name):
             self._prepare_decoding()
             self._attach(request.adapter, request.adapter_scale)
             self._adapt()
@@ -98,24 +101,27 @@ class Transformers:
             can_toggle_thinking=self._template.can_toggle_thinking,
             weight_bytes=weight_bytes,
             reserved_bytes=torch.cuda.memory_reserved() if on_gpu else 0,
-            cpu_layers=loaded.cpu_layers,
+            cpu_layers=self._cpu_layers,
+            not_fused=self._decoder.not_fused if isinstance(self._decoder, LeanDecoder) else "",
         )
 
     def set_adapter(self, path: str | None, scale: float) -> None:
         """See `Engine.set_adapter`."""
         before = self._adapter
-        if (path, scale) == before:
+        if (path, scale) == before and self._whole:
             return
-        with self._memory():
-            self._cached.clear()
-            self._adapters.detach()
+        self._cached.clear()
+        try:
+            with self._memory():
+                self._change_adapter(path, scale)
+        except Exception:
+            # Weights between the one adapter and the other must not answer: where they cannot be mended, it
+            # is no `EngineError`, and the process ends.
             try:
-                self._attach(path, scale)
-            except EngineError:
-                self._attach(*before)
-                raise
-            finally:
-                self._adapt()
+                self._change_adapter(*before)
+            except Exception as error:
+                raise RuntimeError(f"the adapter before cannot be attached again: {error}") from error
+            raise
 
     def prepare(self, request: Generate) -> Prompt:
         """See `Engine.prepare`."""
@@ -152,11 +158,21 @@ class Transformers:
         if self._device.type == "cuda":
             self._read = torch.zeros_like(self._picker.chosen, device="cpu").pin_memory()
 
+    def _change_adapter(self, path: str | None, scale: float) -> None:
+        self._whole = False
+        self._adapters.detach()
+        self._attach(path, scale)
+        self._adapt()
+        self._whole = True
+
     def _attach(self, path: str | None, scale: float) -> None:
         # One whose changes are all zero would only cost time.
         if path and scale:
+            if self._cpu_layers:
+                reason = "layers of the model are in the CPU's memory"
+                raise EngineError("adapter_failed", file=Path(path).name, reason=reason)
             self._adapters.attach(Path(path), scale)
-            if self._can_merge:
+            if self._weights != "nf4":
                 self._adapters.merge()
         self._adapter = path, scale
 
@@ -227,7 +243,7 @@ class Transformers:
 
     @property
     def _decoder_in_use(self) -> Decoder:
-        if self._decoder is None:
+        if self._decoder is None or not self._whole:
             raise EngineError("no_model")
         return self._decoder
 
@@ -303,19 +319,21 @@ class Transformers:
         return token
 
     @contextlib.contextmanager
-    def _memory(self) -> Iterator[None]:
+    def _memory(self, kind: str = "gpu_out_of_memory", **values: str) -> Iterator[None]:
         """Out of memory is no crash: what was being made is given back, and the model stays."""
         try:
             yield
-        except torch.OutOfMemoryError as error:
-            smaller = max(512, self._n_ctx // 2)
+        except RuntimeError as error:
+            if not memory.ran_out(error):
+                raise
             print(error, file=sys.stderr)  # noqa: T201  # the engine's log
-            del error
+            traceback.clear_frames(error.__traceback__)  # what they hold is to be given back
         else:
             return
         gc.collect()
         torch.cuda.empty_cache()
-        raise EngineError("gpu_out_of_memory", context=self._n_ctx, smaller=smaller)
+        kind, proposal = memory.smaller(kind, self._n_ctx, self._weights)
+        raise EngineError(kind, **values, **proposal)
 
 
 def _template(tokenizer: Any) -> str:

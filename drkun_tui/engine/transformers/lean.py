@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.attention.bias import causal_lower_right
 
 from drkun_tui.engine.transformers.graphs import Step, captured
+from drkun_tui.engine.transformers.memory import ran_out
 from drkun_tui.engine.transformers.sampling import Picker
 from drkun_tui.engine.transformers.weights import Changes, Layer, Projection
 
@@ -42,6 +43,9 @@ class LeanDecoder:
         self.layers = [self._layer(layer) for layer in inner.layers]
         self._graph: Step | None = None
         self._adapted = False
+        self._scratch: list[Tensor] = []
+        self.not_fused = ""
+        """Why single tokens do not go through our own kernels on a GPU."""
 
     @property
     def device(self) -> torch.device:
@@ -89,12 +93,17 @@ class LeanDecoder:
 
             self.picker.position.zero_()
             with torch.inference_mode():
-                return captured(FusedStep(self), self.device)
-        except torch.OutOfMemoryError:
-            raise
+                step = FusedStep(self)
+                graph = captured(step, self.device)
+            # The graph writes to these for as long as it lives, and does not hold them.
+            self._scratch = [value for value in vars(step).values() if isinstance(value, Tensor)]
+            return graph
         except Exception as error:
+            if ran_out(error):
+                raise
             # No Triton, no C compiler, a head size without a kernel: slower, and still right.
             print(f"no fused decode step: {error!r}", file=sys.stderr)  # noqa: T201  # the engine's log
+            self.not_fused = " ".join(str(error).split())[:200] or type(error).__name__
             return None
 
     @torch.inference_mode()

@@ -18,6 +18,8 @@ from transformers.utils import logging
 
 from drkun_tui.engine.base import Emit, EngineError
 from drkun_tui.engine.protocol import Load, Loading
+from drkun_tui.engine.transformers.memory import ran_out, smaller
+from drkun_tui.engine.transformers.placement import blocks, bytes_of, context_bytes, is_layer, place
 
 GIB = 1024**3
 
@@ -36,7 +38,7 @@ class Loaded:
     tokenizer: Any
     device: torch.device
     cpu_layers: int
-    """Modules that found no room on the GPU."""
+    """Layers that found no room on the GPU."""
 
 
 def import_libraries(request: Load) -> None:
@@ -51,7 +53,7 @@ def device_for(request: Load) -> torch.device:
     """The device that `request` wants, and its share of memory.
 
     Raises:
-        EngineError: there is no such device, or another process holds its memory.
+        EngineError: there is no such device, or PyTorch has no code for it.
     """
     if request.device == "cpu":
         torch.set_num_threads(request.threads)
@@ -60,26 +62,53 @@ def device_for(request: Load) -> torch.device:
         raise EngineError("torch_without_cuda", version=torch.__version__)
     try:
         torch.cuda.init()
-        free, total = torch.cuda.mem_get_info()
+        _, total = torch.cuda.mem_get_info()
     except (RuntimeError, AssertionError) as error:
         raise EngineError("no_cuda", reason=_reason(error), version=torch.__version__) from error
+    capability = torch.cuda.get_device_capability()
+    if not runs_on(capability, torch.cuda.get_arch_list()):
+        raise EngineError(
+            "gpu_unsupported",
+            gpu=torch.cuda.get_device_name(),
+            capability=".".join(map(str, capability)),
+            version=torch.__version__,
+        )
     # cuDNN makes a plan for every length of the context, a tenth of a second each.
     torch.backends.cuda.enable_cudnn_sdp(False)
     if request.memory_limit:
         share = max(request.memory_limit - CONTEXT_BYTES, GIB) / total
         torch.cuda.set_per_process_memory_fraction(min(1.0, share))
-    weights = _need(Path(request.path), request)
-    room = min(free, request.memory_limit or free)
-    if weights > room and request.memory_limit and free < min(request.memory_limit, weights):
-        raise EngineError("gpu_taken", free=_size(free), need=_size(weights))
     return torch.device("cuda", torch.cuda.current_device())
+
+
+def runs_on(capability: tuple[int, int], built: list[str]) -> bool:
+    """Has a build of PyTorch code for a card?
+
+    Args:
+        capability: the card's.
+        built: as ``torch.cuda.get_arch_list`` tells it. Machine code (``sm_86``) runs on later minors of its
+            major, intermediate code (``compute_90``) on everything later; with an ``a`` on that very card
+            alone, with an ``f`` on its major alone.
+    """
+    for name in built:
+        kind, _, number = name.partition("_")
+        digits = number.rstrip("af")
+        if not digits.isdecimal():
+            continue
+        least = divmod(int(digits), 10)
+        exact, portable = number.endswith("a"), kind == "compute" and digits == number
+        same = least[0] == capability[0]
+        if capability == least or (capability > least and not exact and (same or portable)):
+            return True
+    return False
 
 
 def load(request: Load, device: torch.device, emit: Emit) -> Loaded:
     """Load model and tokenizer; the progress counts the checkpoint's weights.
 
     Raises:
-        EngineError: it is damaged, of an unknown architecture, or does not fit.
+        EngineError: it is damaged, of an unknown architecture, does not fit, or another process holds the
+            memory.
     """
     folder = Path(request.path)
     options: dict[str, Any] = {}
@@ -91,9 +120,9 @@ def load(request: Load, device: torch.device, emit: Emit) -> Loaded:
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=_half(device),
+            # Layers that find no room on the GPU stay in sixteen bits.
+            llm_int8_enable_fp32_cpu_offload=True,
         )
-    offload = device.type == "cuda" and _offload(request, device)
-    options["device_map"] = offload or {"": device}
     logging.disable_progress_bar()
     previous = logging.set_tqdm_hook(_progress(folder, emit))
     try:
@@ -103,6 +132,7 @@ def load(request: Load, device: torch.device, emit: Emit) -> Loaded:
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,
+            device_map=_device_map(request, device),
             **options,
         ).eval()
         tokenizer = transformers.AutoTokenizer.from_pretrained(
@@ -111,10 +141,11 @@ def load(request: Load, device: torch.device, emit: Emit) -> Loaded:
         # Without its files, some classes make an empty one.
         if not tokenizer.is_fast or tokenizer.vocab_size <= len(tokenizer.added_tokens_decoder):
             raise EngineError("load_failed", file=folder.name, reason="no tokenizer.json")
-    except torch.OutOfMemoryError as error:
-        free, _ = torch.cuda.mem_get_info()
-        raise EngineError("gpu_full", file=folder.name, free=_size(free)) from error
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError, SafetensorError) as error:
+        if ran_out(error):
+            # The context takes its memory later.
+            kind, _ = smaller("gpu_full", 0, request.weights)
+            raise EngineError(kind, file=folder.name) from error
         raise EngineError("load_failed", file=folder.name, reason=_reason(error)) from error
     finally:
         logging.set_tqdm_hook(previous)
@@ -129,19 +160,43 @@ def _half(device: torch.device) -> torch.dtype:
     return torch.float16 if slow else torch.bfloat16
 
 
-def _offload(request: Load, device: torch.device) -> dict[str, Any] | str | None:
-    """``"auto"`` placing where the weights exceed the room on the GPU; None where all of them fit."""
+def _room(request: Load, device: torch.device) -> float:
+    """Bytes that the device has for weights."""
+    if device.type != "cuda":
+        return math.inf
     free, _ = torch.cuda.mem_get_info(device)
-    room = min(free, request.memory_limit - CONTEXT_BYTES if request.memory_limit else free) - WORK_BYTES
-    return "auto" if _need(Path(request.path), request) > room else None
+    return min(free, request.memory_limit - CONTEXT_BYTES if request.memory_limit else free) - WORK_BYTES
+
+
+def _device_map(request: Load, device: torch.device) -> dict[str, torch.device | str]:
+    """All of the model on the device, which the plan has found room on. Where that has gone since, as many
+    of the layers as still fit, beside the context and one layer of the others, which come by turns.
+
+    Raises:
+        EngineError: ``gpu_taken``, too little is left even for that, or an adapter wants the layers there.
+    """
+    folder = Path(request.path)
+    need, room = _need(folder, request), _room(request, device)
+    if need <= room:
+        return {"": device}
+    config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    with torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    unquantised = blocks(model, "full" if request.weights == "full" else "half")
+    visitor = max((size for name, size in unquantised.items() if is_layer(name)), default=0)
+    beside = visitor + context_bytes(config.get_text_config(), request)
+    placed = place(blocks(model, request.weights), room - beside, device)
+    if request.adapter or not any(where == device for name, where in placed.items() if is_layer(name)):
+        raise EngineError("gpu_taken", free=_size(max(0, room)), need=_size(need))
+    return placed
 
 
 def _need(folder: Path, request: Load) -> int:
     """Bytes that the weights will take, roughly: nf4 leaves embeddings and norms in 16 bits."""
     total = 0.0
     for name, elements in _elements(folder).items():
-        quantised = request.weights == "nf4" and ".layers." in name and "norm" not in name
-        total += elements * (0.52 if quantised else 4 if request.weights == "full" else 2)
+        quantised = ".layers." in name and "norm" not in name
+        total += elements * bytes_of(request.weights, quantised=quantised)
     return int(total)
 
 
@@ -181,7 +236,7 @@ def _progress(folder: Path, emit: Emit) -> Callable[..., Any]:
     return make
 
 
-def _size(size: int) -> str:
+def _size(size: float) -> str:
     return f"{size / GIB:.1f} GiB"
 
 
