@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from drkun_tui import hardware, paths
 from drkun_tui.comparison import contestants, records, votes
-from drkun_tui.comparison.contest import Contest, News, Order, order, shuffled
+from drkun_tui.comparison.contest import Contest, News, Order, order, shuffled, unlike
 from drkun_tui.comparison.contestants import Contestant, enter, enter_all
 from drkun_tui.comparison.differences import common, differing, tokens
 from drkun_tui.comparison.records import Answer, Record, Vote
@@ -32,6 +32,7 @@ from drkun_tui.consult.conversation import State
 from drkun_tui.engine.protocol import Delta
 from drkun_tui.errors import DrkunError
 from drkun_tui.hardware import Gpu, Hardware
+from drkun_tui.library.plan import Plan
 from drkun_tui.sampling import Sampling
 from drkun_tui.settings import Settings
 from drkun_tui.training import recipe as recipes
@@ -244,6 +245,20 @@ def test_all_at_once_where_memory_allows(adapter: Path) -> None:
     assert not tight.together
     assert "150 MiB" in tight.reason
     assert not order(plans, machine(8 * GIB), in_turn=True).together
+
+
+def test_what_is_not_loaded_alike_is_told(adapter: Path) -> None:
+    one, other = (contestant.plan for contestant in enter_all(["starter", "starter+other"], SETTINGS))
+
+    def loaded(**changes: Any) -> Plan:
+        return dataclasses.replace(one, load=msgspec.structs.replace(one.load, **changes))
+
+    here = {"engine": "transformers", "device": "cuda"}
+    assert unlike([one, other]) == ""
+    assert "GPU" in unlike([one, loaded(device="cuda")])
+    assert "nf4" in unlike([loaded(**here, weights="nf4"), loaded(**here)])
+    # A GGUF is loaded as it is, and a server's model is not loaded here.
+    assert unlike([loaded(**here, weights="nf4"), loaded(device="cuda"), loaded(device="elsewhere")]) == ""
 
 
 def test_servers_take_no_memory_here(monkeypatch: pytest.MonkeyPatch) -> None:

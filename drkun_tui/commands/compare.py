@@ -18,7 +18,7 @@ from drkun_tui import hardware, paths
 from drkun_tui.commands.ask import DIM, PLAIN, from_standard_input
 from drkun_tui.commands.choice import chosen
 from drkun_tui.comparison import records, votes
-from drkun_tui.comparison.contest import Contest, order
+from drkun_tui.comparison.contest import Contest, order, unlike
 from drkun_tui.comparison.contestants import enter_all
 from drkun_tui.comparison.differences import differing, tokens
 from drkun_tui.comparison.records import Record
@@ -69,6 +69,8 @@ async def _compare(contest: Contest, question: str, settings: Settings, *, as_js
     for contestant in contest.contestants:
         if contestant.plan.notice:
             _tell(f"{clean(contestant.name)}: {clean(contestant.plan.notice)}")
+    if told := unlike(one.plan for one in contest.contestants):
+        _tell(told)
     _tell(contest.order.reason)
     errors: list[tuple[str, DrkunError]] = []
     try:
