@@ -98,7 +98,9 @@ def parser() -> argparse.ArgumentParser:
     text.add_argument("text", nargs="*", metavar="TEXT", help=t("cli.text"))
     commands.add_parser("ask", parents=[common, chosen, asked, text], help=t("cli.ask"))
 
-    compare = commands.add_parser("compare", parents=[common, asked, text], help=t("compare.help"))
+    compare = commands.add_parser(
+        "compare", parents=[common, asked, text], help=t("compare.help"), description=t("compare.description")
+    )
     compare.add_argument(
         "--model", dest="models", action="append", default=[], metavar="M", help=t("compare.model_help")
     )
@@ -107,6 +109,7 @@ def parser() -> argparse.ArgumentParser:
     compare.add_argument("--context", type=_count, metavar="N", help=t("cli.context"))
     compare.add_argument("--threads", type=_count, metavar="N", help=t("cli.threads"))
     compare.add_argument("--in-turn", action="store_true", help=t("compare.in_turn_help"))
+    compare.add_argument("--blind", action="store_true", help=t("compare.blind_help"))
     compare.add_argument("--votes", action="store_true", help=t("compare.votes_help"))
 
     models = commands.add_parser("models", parents=[common], help=t("cli.models"))

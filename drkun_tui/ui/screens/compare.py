@@ -23,7 +23,6 @@ from drkun_tui.comparison.contestants import MOST, REMOTE, Contestant
 from drkun_tui.comparison.differences import differing
 from drkun_tui.comparison.records import Record
 from drkun_tui.consult import safety
-from drkun_tui.consult.conversation import State
 from drkun_tui.engine.client import Restarting
 from drkun_tui.engine.protocol import Delta, Loading
 from drkun_tui.errors import DrkunError
@@ -53,9 +52,6 @@ SIDE_BY_SIDE = 100
 
 ONE_LINE = 50
 """Cells of a column on which all figures find room on one line."""
-
-WHOLE = (State.DONE, State.LENGTH)
-"""How answers end that can be voted on."""
 
 NARROWEST = 33
 """Cells of a column beside others."""
@@ -337,8 +333,7 @@ class CompareScreen(Screen[None]):
             except DrkunError as error:
                 self.query_one(Notice).fail(error)
         if self._hidden:
-            whole = all(turn.answer.strip() and turn.state in WHOLE for turn in turns)
-            if self._record is not None and whole:
+            if self._record is not None and votes.can_vote(turns):
                 said = [t("compare.vote_now", last=len(turns))]
                 if any(turn.demonstration for turn in turns):
                     said.append(t("compare.some_demonstration"))
