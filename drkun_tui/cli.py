@@ -98,7 +98,9 @@ def parser() -> argparse.ArgumentParser:
     text.add_argument("text", nargs="*", metavar="TEXT", help=t("cli.text"))
     commands.add_parser("ask", parents=[common, chosen, asked, text], help=t("cli.ask"))
 
-    compare = commands.add_parser("compare", parents=[common, asked, text], help=t("compare.help"))
+    compare = commands.add_parser(
+        "compare", parents=[common, asked, text], help=t("compare.help"), description=t("compare.description")
+    )
     compare.add_argument(
         "--model", dest="models", action="append", default=[], metavar="M", help=t("compare.model_help")
     )
@@ -107,6 +109,7 @@ def parser() -> argparse.ArgumentParser:
     compare.add_argument("--context", type=_count, metavar="N", help=t("cli.context"))
     compare.add_argument("--threads", type=_count, metavar="N", help=t("cli.threads"))
     compare.add_argument("--in-turn", action="store_true", help=t("compare.in_turn_help"))
+    compare.add_argument("--blind", action="store_true", help=t("compare.blind_help"))
     compare.add_argument("--votes", action="store_true", help=t("compare.votes_help"))
 
     models = commands.add_parser("models", parents=[common], help=t("cli.models"))
@@ -165,7 +168,7 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--detach", action="store_true", help=t("cli.detach"))
     commands.add_parser("runs", parents=[common], help=t("cli.runs_list"))
     stop = commands.add_parser("stop", parents=[common], help=t("cli.stop"))
-    stop.add_argument("run", metavar="RUN", help=t("cli.run"))
+    stop.add_argument("id", metavar="ID", help=t("cli.job"))
     evaluate = commands.add_parser("eval", parents=[common, chosen, asked], help=t("evaluation.cli"))
     evaluate.add_argument("suite", nargs="?", metavar="SUITE|RUN", help=t("evaluation.cli_suite"))
     evaluate.add_argument(
@@ -179,10 +182,12 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--card", action="store_true", help=t("evaluation.cli_card"))
     evaluate.add_argument("--resume", metavar="ID", help=t("evaluation.cli_resume"))
     evaluate.add_argument("--show", metavar="ID", help=t("evaluation.cli_show"))
+    evaluate.add_argument("--remove", metavar="ID", help=t("evaluation.cli_remove"))
+    evaluate.add_argument("--yes", action="store_true", help=t("cli.remove_yes"))
     evaluate.add_argument("--list", action="store_true", help=t("evaluation.cli_list"))
     evaluate.add_argument("--detach", action="store_true", help=t("evaluation.cli_detach"))
     export = commands.add_parser("export", parents=[common], help=t("publishing.cli_export"))
-    export.add_argument("model", metavar="NAME", help=t("publishing.cli_model"))
+    export.add_argument("model", nargs="?", metavar="NAME", help=t("publishing.cli_model"))
     export.add_argument("--type", default="Q4_K_M", metavar="T", help=t("publishing.cli_type"))
     export.add_argument("--base", default="", metavar="B", help=t("publishing.cli_base"))
     export.add_argument("--name", default="", metavar="N", help=t("publishing.cli_name"))
@@ -190,6 +195,8 @@ def parser() -> argparse.ArgumentParser:
     matrix.add_argument("--imatrix", default="", metavar="FILE", help=t("publishing.cli_imatrix"))
     matrix.add_argument("--imatrix-from", default="", metavar="FILE", help=t("publishing.cli_imatrix_from"))
     export.add_argument("--detach", action="store_true", help=t("publishing.cli_detach"))
+    export.add_argument("--list", action="store_true", help=t("publishing.cli_list"))
+    export.add_argument("--follow", metavar="ID", help=t("publishing.cli_follow"))
     publish = commands.add_parser("publish", parents=[common], help=t("publishing.cli_publish"))
     publish.add_argument("model", metavar="NAME", help=t("publishing.cli_published"))
     publish.add_argument("repo", metavar="REPO", help=t("publishing.cli_repo"))

@@ -23,8 +23,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drkun_tui import hardware, paths
+from drkun_tui.commands.compare import Streamed
 from drkun_tui.comparison import contestants, records, votes
-from drkun_tui.comparison.contest import Contest, News, Order, order, shuffled
+from drkun_tui.comparison.contest import Contest, News, Order, order, shuffled, unlike
 from drkun_tui.comparison.contestants import Contestant, enter, enter_all
 from drkun_tui.comparison.differences import common, differing, tokens
 from drkun_tui.comparison.records import Answer, Record, Vote
@@ -32,6 +33,7 @@ from drkun_tui.consult.conversation import State
 from drkun_tui.engine.protocol import Delta
 from drkun_tui.errors import DrkunError
 from drkun_tui.hardware import Gpu, Hardware
+from drkun_tui.library.plan import Plan
 from drkun_tui.sampling import Sampling
 from drkun_tui.settings import Settings
 from drkun_tui.training import recipe as recipes
@@ -244,6 +246,20 @@ def test_all_at_once_where_memory_allows(adapter: Path) -> None:
     assert not tight.together
     assert "150 MiB" in tight.reason
     assert not order(plans, machine(8 * GIB), in_turn=True).together
+
+
+def test_what_is_not_loaded_alike_is_told(adapter: Path) -> None:
+    one, other = (contestant.plan for contestant in enter_all(["starter", "starter+other"], SETTINGS))
+
+    def loaded(**changes: Any) -> Plan:
+        return dataclasses.replace(one, load=msgspec.structs.replace(one.load, **changes))
+
+    here = {"engine": "transformers", "device": "cuda"}
+    assert unlike([one, other]) == ""
+    assert "GPU" in unlike([one, loaded(device="cuda")])
+    assert "nf4" in unlike([loaded(**here, weights="nf4"), loaded(**here)])
+    # A GGUF is loaded as it is, and a server's model is not loaded here.
+    assert unlike([loaded(**here, weights="nf4"), loaded(device="cuda"), loaded(device="elsewhere")]) == ""
 
 
 def test_servers_take_no_memory_here(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -609,31 +625,84 @@ def test_an_interrupt_ends_a_load_that_takes_an_hour(child: MakeChild, home: Pat
     assert has_ended(engine)
 
 
-@pytest.mark.usefixtures("known_machine")
-def test_on_a_terminal_what_differs_is_underlined(adapter: Path) -> None:
+def at_terminal(*words: str, vote: str = "") -> str:
+    """What ``drkun compare`` writes on a terminal, where somebody answers its question."""
     ours, theirs = pty.openpty()
-    with os.fdopen(ours, "rb", buffering=0) as screen:
-        process = subprocess.Popen(
-            [*DRKUN, "compare", DIZZY, "--model", "starter", "--model", "other", "--seed", "3"],
-            stdout=theirs,
-            stderr=subprocess.DEVNULL,
-            stdin=subprocess.DEVNULL,
-        )
-        os.close(theirs)
-        seen = b""
-        # A terminal whose other end is closed is an error to its reader.
-        with contextlib.suppress(OSError):
-            while piece := screen.read(1024):
-                seen += piece
-        assert process.wait() == 0
-    kept = [line for line in records.read() if isinstance(line, Record)]
-    one, other = (words(found.answer) for found in kept[-1].answers)
+    process = subprocess.Popen([*DRKUN, "compare", *words], stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    seen = b""
+    # A terminal whose other end is closed is an error to its reader.
+    with contextlib.suppress(OSError):
+        while piece := os.read(ours, 1024):
+            seen += piece
+            if vote and seen.decode(errors="ignore").rstrip().endswith("直接回车不投票："):
+                os.write(ours, vote.encode() + b"\n")
+                vote = ""
+    os.close(ours)
+    assert process.wait() == 0
+    return seen.decode()
+
+
+def plain(text: str) -> str:
+    return re.sub(r"\x1b\[\d*m|\s", "", text)
+
+
+@pytest.mark.usefixtures("known_machine")
+def test_on_a_terminal_answers_come_one_below_the_other_and_differences_are_underlined(adapter: Path) -> None:
+    text = at_terminal(DIZZY, "--model", "starter", "--model", "other", "--seed", "3")
+    [kept] = (line for line in records.read() if isinstance(line, Record))
+    one, other = (words(found.answer) for found in kept.answers)
     assert one != other
-    text = seen.decode()
-    assert "\x1b[4m" in text
-    # Nothing is lost by it.
-    plain = re.sub(r"\x1b\[\d*m|\s", "", text)
-    assert all("".join(found.answer.split()) in plain for found in kept[-1].answers)
+    streamed, again = text.split("== 不同之处")
+    assert "\x1b[4m" in again and "\x1b[4m" not in streamed
+    # Nothing is lost by it, and each stands below its name, its reasoning before its answer.
+    told = [streamed.index("== 1  starter"), streamed.index("== 2  starter + other")]
+    for found, part in zip(kept.answers, (streamed[told[0] : told[1]], streamed[told[1] :]), strict=True):
+        assert plain(found.thinking) + plain(found.answer) in plain(part)
+        assert plain(found.answer) in plain(again)
+
+
+async def test_who_stands_below_waits_for_who_stands_above(
+    both: dict[bool, Contest], capsys: pytest.CaptureFixture[str]
+) -> None:
+    contest = both[True]
+    shown = Streamed(contest, ["one", "other"], anonymous=False)
+    shown.begin()
+    async for index, news in contest.ask(DIZZY, sampling=SEEDED):
+        # The first ends last.
+        if index == 1:
+            shown.add(index, news)
+    assert "other" not in capsys.readouterr().out
+    shown.end()
+    told = capsys.readouterr().out
+    assert "== 2  other" in told and plain(contest.answers[1].answer) in plain(told)
+
+
+@pytest.mark.usefixtures("known_machine")
+@pytest.mark.parametrize(("said", "best"), [("2", 1), ("0", None), ("", "none")])
+def test_a_blind_comparison_asks_for_a_vote_and_then_tells(
+    adapter: Path, said: str, best: int | str | None
+) -> None:
+    models = ("--model", "starter", "--model", "other")
+    text = at_terminal(DIZZY, *models, "--seed", "3", "--blind", vote=said or "\n")
+    kept, *voted = list(records.read())
+    assert isinstance(kept, Record) and kept.blind
+    before, after = text.split("== 揭晓")
+    assert "starter" not in before and "tok/s" not in before
+    assert "== 1" in before and "== 2" in before
+    for number, found in enumerate(kept.answers, 1):
+        assert f"{number}  {found.name}" in after
+    assert [(vote.of, vote.best) for vote in voted if isinstance(vote, Vote)] == (
+        [] if best == "none" else [(kept.id, best)]
+    )
+
+
+@pytest.mark.usefixtures("known_machine")
+def test_without_a_terminal_nobody_can_vote(adapter: Path) -> None:
+    told = run("compare", DIZZY, "--model", "starter", "--model", "other", "--blind")
+    assert told.code == 2
+    assert "--blind" in told.failure
+    assert not paths.comparisons().exists()
 
 
 def test_the_table_of_votes() -> None:

@@ -395,6 +395,17 @@ def test_the_command_stops_with_ctrl_c_and_goes_on(many: Path) -> None:
     assert done.json["answered"] == 24
 
 
+def test_one_that_goes_on_by_itself_is_stopped_and_removed(many: Path) -> None:
+    settings = ("--threads", "1", "--max-tokens", "160")
+    id = run("eval", str(many), *settings, "--detach", "--json").json["id"]
+    assert run("eval", "--remove", id, "--yes", "--json").json["error"]["kind"] == "still_running"
+    assert run("stop", id, "--json").json == {"kind": "evaluation", "id": id, "phase": "stopped"}
+    unasked = run("eval", "--remove", id, "--json")
+    assert (unasked.code, unasked.json["error"]["kind"]) == (2, "remove_unconfirmed")
+    assert run("eval", "--remove", id, "--yes", "--json").json == {"id": id, "removed": True}
+    assert id not in run("eval", "--list").out
+
+
 @pytest.mark.parametrize(
     ("arguments", "kind", "code"),
     [
@@ -403,6 +414,8 @@ def test_the_command_stops_with_ctrl_c_and_goes_on(many: Path) -> None:
         (("no-such-suite",), "no_suite", 2),
         (("--show", "nothing"), "no_evaluation", 2),
         (("--resume", "nothing"), "no_evaluation", 2),
+        (("--remove", "nothing"), "no_evaluation", 2),
+        (("--remove", "nothing", "--list"), "bad_usage", 2),
         (("SUITE", "--against", "nothing"), "no_evaluation", 2),
         (("SUITE", "--model", "nothing"), "model_not_found", 3),
         (("SUITE", "--limit", "-3"), "bad_usage", 2),

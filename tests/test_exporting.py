@@ -374,6 +374,31 @@ def test_a_stopped_export_leaves_nothing() -> None:
     assert not list(paths.model_store().glob(".export-*"))
 
 
+def test_one_that_goes_on_by_itself_is_listed_stopped_and_followed() -> None:
+    started, job = begun(ADAPTER, "--type", "q8_0", "--name", "away/away", "--detach")
+    (stage,) = job.children()
+    id = started.communicate(timeout=PATIENCE_S)[0].decode().strip()
+    newest = json.loads(drkun("export", "--list", "--json").stdout)["exports"][0]
+    assert (newest["id"], newest["model"], newest["type"], newest["error"]) == (id, ADAPTER, "Q8_0", None)
+    assert newest["phase"] not in ("stopped", "done", "failed")
+    assert id in drkun("export", "--list").stdout
+    stopped = json.loads(drkun("stop", id[-6:], "--json").stdout)
+    assert stopped == {"kind": "export", "id": id, "phase": "stopped"}
+    wait_until(lambda: has_ended(stage.pid))
+    followed = drkun("export", "--follow", id)
+    assert followed.returncode == 130 and i18n.t("publishing.stopped") in followed.stderr
+    assert not [name for name in models() if name.startswith("away/")]
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [((), "bad_usage"), ((ADAPTER, "--list"), "bad_usage"), (("--follow", "nothing"), "no_job")],
+)
+def test_an_export_is_begun_followed_or_listed(words: tuple[str, ...], kind: str) -> None:
+    done = drkun("export", *words, "--json")
+    assert (done.returncode, json.loads(done.stdout)["error"]["kind"]) == (2, kind)
+
+
 def test_a_stage_that_dies_is_told() -> None:
     started, job = begun(ADAPTER, "--type", "q8_0", "--name", "dies/dies")
     os.kill(job.children()[0].pid, signal.SIGKILL)

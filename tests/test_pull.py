@@ -107,6 +107,21 @@ def test_what_cannot_be_done_is_one_line(
     assert not (home / "models").exists() or list((home / "models").iterdir()) == []
 
 
+def test_stop_pauses_a_download_from_elsewhere(home: Path, hub: HubServer) -> None:
+    hub.fault(WEIGHTS, what="hold", at=800_000)
+    pulling = subprocess.Popen(
+        command("pull", REPO), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    partial = home / "models" / REPO / ".drkun-partial"
+    wait_until(lambda: hub.held.is_set() and 800_000 in sizes_in(partial))
+    (id,) = (folder.name for folder in (home / "downloads").iterdir())
+    stopped = drkun("stop", id)
+    assert (stopped.returncode, stopped.stdout.strip()) == (0, f"下载 {id}：已暂停")
+    pulling.communicate(timeout=PATIENCE_S)
+    assert pulling.returncode == 130
+    assert drkun("pull", REPO).returncode == 0
+
+
 def test_ctrl_c_pauses_and_the_same_command_goes_on(home: Path, hub: HubServer) -> None:
     hub.fault(WEIGHTS, what="hold", at=800_000)
     pulling = subprocess.Popen(

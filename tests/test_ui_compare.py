@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from textual.screen import Screen
 
 from drkun_tui import i18n, paths
-from drkun_tui.comparison import records
+from drkun_tui.comparison import contestants, records
+from drkun_tui.comparison.contestants import Contestant
 from drkun_tui.comparison.records import Record, Vote
 from drkun_tui.consult.conversation import State
 from drkun_tui.i18n import t
 from drkun_tui.sampling import Sampling
+from drkun_tui.settings import Settings
 from drkun_tui.ui.screens.choose import Choose
 from drkun_tui.ui.screens.compare import CompareScreen
+from drkun_tui.ui.screens.confirm import Confirm
 from drkun_tui.ui.screens.consult import ConsultScreen
 from drkun_tui.ui.screens.contestants import ChooseContestants
 from drkun_tui.ui.screens.reader import Reader
@@ -24,7 +29,17 @@ from drkun_tui.ui.widgets.contest_column import ComparedText, ContestColumn
 from drkun_tui.ui.widgets.prompt import Prompt
 from tests.gguf_files import lora
 from tests.openai_server import WORDS, serving
-from tests.ui_helpers import RAMBLING, Chat, chat, flat, is_running, plainly, settings_on_disk, stored
+from tests.ui_helpers import (
+    RAMBLING,
+    Chat,
+    chat,
+    flat,
+    hold_on_gpu,
+    is_running,
+    plainly,
+    settings_on_disk,
+    stored,
+)
 
 DIZZY = "最近总是头晕，应该怎么办？"
 TWO = ["starter", "starter+other"]
@@ -217,6 +232,38 @@ async def test_in_turn_says_so_and_loads_one_at_a_time() -> None:
         await it.until(ended)
         assert most == 1
         assert t("compare.bar_in_turn") in it.seen("ContestBar")
+
+
+@pytest.mark.parametrize(("answer", "stays"), [("y", False), ("n", True)])
+async def test_the_model_that_answers_may_be_asked_to_leave(
+    monkeypatch: pytest.MonkeyPatch, answer: str, stays: bool
+) -> None:
+    async with chat(plainly(contestants=TWO)) as it:
+        session = it.app.session
+        hold_on_gpu(it, monkeypatch)
+        screen = await at_compare(it)
+        await it.type(DIZZY + "\r")
+        await it.until(lambda: isinstance(top(it), Confirm))
+        assert flat(t("room.unload", name="starter")) in it.seen("#dialog")
+        assert not screen._entered
+        await it.press(answer)
+        await it.until(lambda: screen._record is not None and "contest" not in it.working())
+        assert session.engine.loaded is stays
+
+
+async def test_what_is_not_loaded_alike_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One on the GPU, one on the CPU, as where there is room for one."""
+    entered = contestants.enter_all
+
+    def apart(specs: list[str], settings: Settings, **more: Any) -> list[Contestant]:
+        first, *others = entered(specs, settings, **more)
+        load = msgspec.structs.replace(first.plan.load, device="cuda")
+        return [Contestant(first.spec, dataclasses.replace(first.plan, load=load)), *others]
+
+    monkeypatch.setattr(contestants, "enter_all", apart)
+    async with chat(plainly(contestants=TWO), loaded=False) as it:
+        await compared(it)
+        assert flat(t("compare.unlike", how="GPU、CPU")) in it.notice()
 
 
 # Blind

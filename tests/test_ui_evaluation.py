@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 pytest.importorskip("sacrebleu")
 
 from textual.widgets import Input
 
-from drkun_tui import hardware, llama_build, paths
+from drkun_tui import paths
 from drkun_tui.evaluation.evaluations import Evaluation, Evaluations
-from drkun_tui.evaluation.preflight import needs_room
 from drkun_tui.evaluation.protocol import Answered, Order, Prepared, encode
-from drkun_tui.hardware import Gpu
 from drkun_tui.i18n import set_language, t
 from drkun_tui.jobs import detached
 from drkun_tui.library import provenance
+from drkun_tui.library.plan import plan_load
 from drkun_tui.library.provenance import Provenance
-from drkun_tui.profiles import Profile
 from drkun_tui.sampling import Sampling
 from drkun_tui.settings import Settings
+from drkun_tui.ui.room import Held, gains_on_gpu
 from drkun_tui.ui.screens.choose import Choose
 from drkun_tui.ui.screens.confirm import Confirm
 from drkun_tui.ui.screens.evaluations import EvaluationsScreen
@@ -35,7 +32,7 @@ from drkun_tui.ui.screens.reader import Reader
 from tests import transformers_models
 from tests.test_evaluation_suite import CMB, ROWS, write_lines
 from tests.test_ui_models import at_models, dialog, highlight
-from tests.ui_helpers import Chat, chat, flat, plainly
+from tests.ui_helpers import Chat, chat, flat, hold_on_gpu, plainly, with_card
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -312,26 +309,21 @@ async def test_a_long_history_of_answers_is_read_off_the_screen(many: Path) -> N
 # Room on the GPU
 
 
-def with_card(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
-    """A card of which so much is free, and a llama.cpp that would use it."""
-    cards = [Gpu("full", 8 * GIB, 0, "nvidia 1", "nvidia", uuid="GPU-0")] if free else []
-    cards.append(Gpu("card", 8 * GIB, free, "nvidia 1", "nvidia", uuid="GPU-1"))
-    here = dataclasses.replace(hardware.read(), gpus=cards)
-    monkeypatch.setattr(hardware, "read", lambda: here)
-    monkeypatch.setattr(llama_build, "gpu_backend", lambda: "CUDA")
-
-
 def test_a_model_that_holds_the_gpu_is_in_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    starter = Settings(model="starter")
-    assert not needs_room(starter, 2 * GIB, "")
+    def in_the_way(held: int, card: str = "", **changes: Any) -> bool:
+        settings = Settings(model="starter", **changes)
+        needed = gains_on_gpu(lambda machine: [plan_load(settings, machine=machine)])
+        return needed(Held(held, on_gpu=True, card=card))
+
+    assert not in_the_way(2 * GIB)
     with_card(monkeypatch, 5_000_000)
-    assert needs_room(starter, 2 * GIB, "")
-    assert needs_room(starter, 2 * GIB, "GPU-1") and needs_room(starter, 2 * GIB, "GPU-0")
-    assert not needs_room(starter, 1_000_000, "")
+    assert in_the_way(2 * GIB)
+    assert in_the_way(2 * GIB, "GPU-1") and in_the_way(2 * GIB, "GPU-0")
+    assert not in_the_way(1_000_000)
     # One that is refused now, and would not be.
-    assert needs_room(msgspec.structs.replace(starter, profile="gpu16"), 2 * GIB, "")
+    assert in_the_way(2 * GIB, profile="gpu16")
     with_card(monkeypatch, 4 * GIB)
-    assert not needs_room(starter, 2 * GIB, "")
+    assert not in_the_way(2 * GIB)
 
 
 @pytest.mark.parametrize(("answer", "stays"), [("y", False), ("n", True)])
@@ -340,10 +332,7 @@ async def test_the_model_that_answers_may_be_asked_to_leave(
 ) -> None:
     async with chat(BRIEF) as it:
         session = it.app.session
-        assert session.engine.loaded and session.plan is not None
-        on_gpu = msgspec.structs.replace(session.plan.load, gpu_layers=9, gpu="GPU-1")
-        session.plan = dataclasses.replace(session.plan, load=on_gpu, profile=Profile.GPU16)
-        with_card(monkeypatch, 300_000_000)
+        hold_on_gpu(it, monkeypatch)
         await at_models(it)
         await it.press("t")
         await dialog(it, NewEvaluationScreen)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from drkun_tui.publishing.preflight import is_matrix
 from drkun_tui.settings import Settings
 from drkun_tui.training import base_model, preflight, recipe
 from drkun_tui.ui.screens.ask_text import AskText
+from drkun_tui.ui.screens.choose import Choose
 from drkun_tui.ui.screens.confirm import Confirm
 from drkun_tui.ui.screens.consult import ConsultScreen
 from drkun_tui.ui.screens.export import ExportScreen
@@ -92,13 +95,13 @@ async def test_an_importance_matrix_is_computed_on_what_is_named(adapter: Path, 
         await highlight(it, NAME)
         await it.press("e")
         await dialog(it, ExportScreen)
-        assert flat(t("publishing.imatrix_none")) in it.seen("#matrix")
+        assert flat(t("publishing.imatrix_none")) in it.seen("#options")
         await it.press("i")
         await dialog(it, AskText)
         it.app.screen.query_one(Input).value = str(tmp_path / "nothing.txt")
         await it.press("enter")
         await dialog(it, ExportScreen)
-        assert "nothing.txt" in it.seen("#matrix")
+        assert "nothing.txt" in it.seen("#options")
         await it.press("enter")
         await it.until(lambda: "nothing.txt" in it.notice())
         await it.press("i")
@@ -114,6 +117,53 @@ async def test_an_importance_matrix_is_computed_on_what_is_named(adapter: Path, 
         assert (made.imatrix_from, made.imatrix) == (str(text), "")
         matrix = made.result.with_suffix(".imatrix")
         assert is_matrix(matrix) and not is_matrix(text)
+
+
+async def test_type_base_and_name_are_chosen(adapter: Path) -> None:
+    """Two bases fit an adapter that names none; a type that is not listed and a name are taken, too."""
+    store = paths.model_store()
+    shutil.copytree(store / "drkun/starter-bf16", store / "other/base")
+    told = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps(told | {"base_model_name_or_path": ""}))
+    provenance.write(adapter, Provenance(prompt=Prompt(), recipe="x = 1", demonstration=True))
+    async with chat(loaded=False) as it:
+        await at_models(it, "taught")
+        await highlight(it, NAME)
+        await it.press("e")
+        await dialog(it, ExportScreen)
+        await it.press("t")
+        await dialog(it, Choose)
+        listing = it.app.screen.query_one("#choices", OptionList)
+        listing.highlighted = listing.get_option_index("Q2_K")
+        await it.press("enter")
+        await dialog(it, ExportScreen)
+        assert "Q2_K" in it.seen("#targets")
+        await it.press("n")
+        await dialog(it, AskText)
+        it.app.screen.query_one(Input).value = "mine/small"
+        await it.press("enter")
+        await dialog(it, ExportScreen)
+        assert "mine/small" in it.seen("#options")
+        await it.press("enter")
+        await dialog(it, Choose)
+        assert flat(t("publishing.base_question")) in it.seen()
+        await it.press("escape")
+        await dialog(it, ExportScreen)
+        await it.until(lambda: flat(t("publishing.several_bases")) in it.notice())
+        await it.press("enter")
+        await dialog(it, Choose)
+        await it.until(lambda: "other/base" in it.seen("#choices"))
+        listing = it.app.screen.query_one("#choices", OptionList)
+        listing.highlighted = listing.get_option_index("other/base")
+        await it.press("enter")
+        await dialog(it, Confirm)
+        assert "mine/small-GGUF/small-Q2_K" in it.seen("#dialog")
+        await it.press("n")
+        await dialog(it, ExportScreen)
+        assert "other/base" in it.seen("#options")
+        # Not asked again, and it can be chosen anew.
+        await it.press("b")
+        await dialog(it, Choose)
 
 
 async def test_an_export_is_stopped_and_leaves_nothing(adapter: Path) -> None:
@@ -185,6 +235,27 @@ async def test_a_model_is_published_with_the_card_as_it_was_left(
     data = hub.repositories["me/starter"].files["README.md"].data
     assert isinstance(data, bytes) and data.decode().rstrip().endswith("reviewed")
     assert hub.repositories["me/starter"].tags == ["private"]
+
+
+async def test_a_repository_that_is_there_is_added_to_when_asked(hub: HubServer) -> None:
+    async with chat(loaded=False, size=(80, 24)) as it:
+        await at_models(it)
+        await highlight(it, "starter")
+        for times in (1, 2):
+            await it.press("p")
+            await dialog(it, PublishScreen)
+            await it.type("me/starter\r")
+            if times == 2:
+                await it.press("f10")
+                assert flat(t("publishing.adds")) in it.seen("#facts")
+            await it.press("ctrl+s")
+            await dialog(it, Confirm)
+            assert (flat(t("publishing.adds")) in it.seen("#dialog")) is (times == 2)
+            await it.press("y")
+            await it.until(lambda: hub.url.replace("http://", "") in it.seen("#progress"))
+            await it.press("escape")
+            await it.until(lambda: not isinstance(it.app.screen, PublishScreen))
+        assert [upload.request.update for upload in it.app.uploads_now] == [True, False]
 
 
 async def test_a_card_with_a_path_of_this_machine_is_not_sent(hub: HubServer) -> None:

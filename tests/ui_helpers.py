@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import re
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psutil  # type: ignore[import-untyped]
+import pytest
 from textual._xterm_parser import XTermParser
 from textual.app import App
 from textual.events import Key
@@ -19,12 +22,14 @@ from textual.pilot import Pilot
 from textual.widget import Widget
 from textual.worker import Worker, WorkerState
 
-from drkun_tui import paths
+from drkun_tui import hardware, llama_build, paths
 from drkun_tui.app import DrkunApp
 from drkun_tui.consult.conversation import Conversation, State, Turn
 from drkun_tui.consult.store import Store
 from drkun_tui.engine import safe_mode
 from drkun_tui.errors import DrkunError
+from drkun_tui.hardware import Gpu
+from drkun_tui.profiles import Profile
 from drkun_tui.sampling import Sampling
 from drkun_tui.settings import Settings
 from drkun_tui.ui.screens.consult import ConsultScreen
@@ -293,3 +298,21 @@ def gguf_folder() -> Path:
     folder = paths.model_store()
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def with_card(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
+    """A card of which so much is free, and a llama.cpp that would use it."""
+    cards = [Gpu("full", 8 * 1024**3, 0, "nvidia 1", "nvidia", uuid="GPU-0")] if free else []
+    cards.append(Gpu("card", 8 * 1024**3, free, "nvidia 1", "nvidia", uuid="GPU-1"))
+    here = dataclasses.replace(hardware.read(), gpus=cards)
+    monkeypatch.setattr(hardware, "read", lambda: here)
+    monkeypatch.setattr(llama_build, "gpu_backend", lambda: "CUDA")
+
+
+def hold_on_gpu(it: Chat, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model that answers, as if it held most of the only card with room."""
+    session = it.app.session
+    assert session.engine.loaded and session.plan is not None
+    on_gpu = msgspec.structs.replace(session.plan.load, gpu_layers=9, gpu="GPU-1")
+    session.plan = dataclasses.replace(session.plan, load=on_gpu, profile=Profile.GPU16)
+    with_card(monkeypatch, 300_000_000)

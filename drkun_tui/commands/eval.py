@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from drkun_tui.commands.asking import agreed, can_ask
 from drkun_tui.commands.choice import chosen
 from drkun_tui.commands.following import StatusLine, on_interrupt
 from drkun_tui.errors import EXIT_DONE, EXIT_INTERRUPTED, DrkunError
@@ -41,14 +42,17 @@ from drkun_tui.ui.typeset.sanitise import one_line
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Evaluate, go on with an evaluation, or show what one has found."""
+    """Evaluate, go on with an evaluation, show what one has found, or forget it."""
     settings = chosen(arguments)
     evaluations = Evaluations()
-    if sum(map(bool, (arguments.suite, arguments.resume, arguments.show, arguments.list))) != 1:
+    asked = (arguments.suite, arguments.resume, arguments.show, arguments.remove, arguments.list)
+    if sum(map(bool, asked)) != 1:
         raise evaluation_error("bad_usage")
     if arguments.list:
         _list(asyncio.run(evaluations.all()), as_json=arguments.json)
         return EXIT_DONE
+    if arguments.remove:
+        return _remove(arguments, evaluations)
     try:
         return asyncio.run(_run(arguments, settings, evaluations))
     except asyncio.CancelledError:
@@ -90,6 +94,26 @@ async def _run(arguments: argparse.Namespace, settings: Settings, evaluations: E
         print(json.dumps(told, ensure_ascii=False))
     else:
         _print(result, before.result if before else None, differences)
+    return EXIT_DONE
+
+
+def _remove(arguments: argparse.Namespace, evaluations: Evaluations) -> int:
+    """Forget one, after a question.
+
+    Raises:
+        DrkunError: there is none, it runs, or there is nobody to ask (``remove_unconfirmed``).
+    """
+    found = asyncio.run(evaluations.get(arguments.remove))
+    if not arguments.yes and not can_ask():
+        raise evaluation_error("remove_unconfirmed", id=found.id)
+    name = evaluation_text.asked(found)
+    removed = arguments.yes or agreed(t("evaluation.remove_question", id=found.id, name=name))
+    if removed:
+        asyncio.run(evaluations.remove(found.id))
+    if arguments.json:
+        print(json.dumps({"id": found.id, "removed": removed}))
+    else:
+        print(t("evaluation.removed" if removed else "evaluation.kept", id=found.id))
     return EXIT_DONE
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import sys
+import time
+from typing import Any
 
 import msgspec
 
@@ -13,9 +16,9 @@ from drkun_tui import paths, settings
 from drkun_tui.commands.following import StatusLine, on_interrupt
 from drkun_tui.errors import EXIT_DONE, EXIT_INTERRUPTED, DrkunError
 from drkun_tui.i18n import set_language, t
-from drkun_tui.publishing.exports import Exports
+from drkun_tui.publishing.exports import Export, Exports
 from drkun_tui.publishing.faults import error_of
-from drkun_tui.publishing.preflight import Preflight, check
+from drkun_tui.publishing.preflight import check
 from drkun_tui.publishing.protocol import (
     Event,
     Failed,
@@ -25,15 +28,36 @@ from drkun_tui.publishing.protocol import (
     Stopped,
     encode,
 )
+from drkun_tui.settings import Settings
 from drkun_tui.ui.publishing_text import progress_text, proved_text
-from drkun_tui.ui.table import size
-from drkun_tui.ui.typeset.sanitise import clean
+from drkun_tui.ui.table import GAP, cell, fit_columns, size
+from drkun_tui.ui.typeset.sanitise import clean, one_line
+
+COLUMNS = ("id", "model", "type", "phase", "when")
+MOST = (24, 48, 12, 24, 16)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Export; the exit code says whether the file is there."""
+    """Export, follow an export, or list them; the exit code says whether the file is there."""
     chosen = settings.load(paths.settings_file())
     set_language(chosen.language)
+    exports = Exports()
+    if sum(map(bool, (arguments.model, arguments.list, arguments.follow))) != 1:
+        raise error_of("bad_usage", {})
+    if arguments.list:
+        _list(asyncio.run(exports.all()), as_json=arguments.json)
+        return EXIT_DONE
+    try:
+        return asyncio.run(_run(exports, chosen, arguments))
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
+
+
+async def _run(exports: Exports, chosen: Settings, arguments: argparse.Namespace) -> int:
+    if arguments.follow:
+        return await _follow(
+            exports, await exports.get(arguments.follow), on_interrupt(), as_json=arguments.json
+        )
     found = check(
         arguments.model,
         arguments.type,
@@ -47,20 +71,21 @@ def run(arguments: argparse.Namespace) -> int:
             disk=size(found.disk_bytes), memory=size(found.memory_bytes)))  # fmt: skip
     for warning in found.warnings:
         _tell(warning)
-    try:
-        return asyncio.run(_export(found, arguments))
-    except asyncio.CancelledError:
-        raise KeyboardInterrupt from None
-
-
-async def _export(found: Preflight, arguments: argparse.Namespace) -> int:
     stopping = on_interrupt()
-    exports = Exports()
     export = await exports.start(found.request)
     if arguments.detach:
         print(msgspec.json.encode({"id": export.id}).decode() if arguments.json else export.id)
         return EXIT_DONE
-    shown = Shown(as_json=arguments.json)
+    return await _follow(exports, export, stopping, as_json=arguments.json)
+
+
+async def _follow(exports: Exports, export: Export, stopping: asyncio.Event, *, as_json: bool) -> int:
+    """Show what comes until it ends; Ctrl+C stops it.
+
+    Raises:
+        DrkunError: it failed, or was stopped.
+    """
+    shown = Shown(as_json=as_json)
     ending = asyncio.ensure_future(_stop(stopping, exports, export.id))
     try:
         async for event, _ in exports.follow(export.id):
@@ -78,6 +103,41 @@ async def _export(found: Preflight, arguments: argparse.Namespace) -> int:
 async def _stop(stopping: asyncio.Event, exports: Exports, id: str) -> None:
     await stopping.wait()
     await exports.stop(id)
+
+
+def _list(found: list[Export], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"exports": [_as_dict(each) for each in found]}, ensure_ascii=False))
+    elif not found:
+        print(t("publishing.no_exports"))
+    else:
+        rows = [[t(f"publishing.column_{name}") for name in COLUMNS], *map(_row, found)]
+        widths = fit_columns(rows, MOST)
+        for row in rows:
+            print(GAP.join(map(cell, row, widths)).rstrip())
+
+
+def _row(export: Export) -> list[str]:
+    return [
+        export.id,
+        one_line(export.request.model, MOST[1]),
+        export.request.target,
+        t(f"publishing.phase_{export.phase}"),
+        time.strftime("%Y-%m-%d %H:%M", time.localtime(export.updated)) if export.updated else "",
+    ]
+
+
+def _as_dict(export: Export) -> dict[str, Any]:
+    return {
+        "id": export.id,
+        "model": export.request.model,
+        "type": export.request.target,
+        "name": export.request.name,
+        "phase": export.phase,
+        "path": export.finished.path if export.finished else None,
+        "updated": export.updated,
+        "error": export.error.as_dict() if export.error else None,
+    }
 
 
 def _tell(text: str) -> None:

@@ -8,6 +8,7 @@ import os
 import sys
 
 from drkun_tui import paths, settings
+from drkun_tui.commands.asking import agreed, can_ask
 from drkun_tui.errors import EXIT_BAD_INPUT, EXIT_DONE, DrkunError
 from drkun_tui.i18n import set_language, t
 from drkun_tui.library import inventory, manage
@@ -16,8 +17,6 @@ from drkun_tui.library.model import Model
 from drkun_tui.library.plan import folders
 from drkun_tui.ui.table import size
 from drkun_tui.ui.typeset.sanitise import clean, one_line
-
-YES = {"y", "yes", "是", "好"}
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -51,7 +50,7 @@ def _confirmed(model: Model, planned: Removal) -> bool:
     Raises:
         DrkunError: ``remove_unconfirmed``, there is nobody to ask.
     """
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if not can_ask():
         message = t("inventory.remove_unconfirmed", name=model.name)
         raise DrkunError(
             "remove_unconfirmed", message, t("inventory.remove_unconfirmed_hint"), EXIT_BAD_INPUT
@@ -60,6 +59,5 @@ def _confirmed(model: Model, planned: Removal) -> bool:
         print(f"  {clean(str(path))}", file=sys.stderr)
     if planned.note:
         print(f"  {clean(planned.note)}", file=sys.stderr)
-    question = t("inventory.remove_question", name=one_line(model.name, 80), size=size(planned.frees_bytes))
-    print(question, end=" ", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip().lower() in YES
+    name = one_line(model.name, 80)
+    return agreed(t("inventory.remove_question", name=name, size=size(planned.frees_bytes)))

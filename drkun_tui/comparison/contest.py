@@ -58,6 +58,17 @@ def order(plans: Sequence[Plan], machine: Hardware, *, in_turn: bool = False) ->
     return Order(tight is None, t("compare.together" if tight is None else "compare.no_room", **values))
 
 
+def unlike(plans: Iterable[Plan]) -> str:
+    """A sentence where those that are loaded here do not all lie on one device, or safetensors in one
+    precision: then the models are not all that differs. "" where they do."""
+    loads = [plan.load for plan in plans if plan.load.device != "elsewhere"]
+    devices = list(dict.fromkeys(load.device for load in loads))
+    bits = list(dict.fromkeys(load.weights for load in loads if load.engine == "transformers"))
+    several = [t(f"compare.on_{device}") for device in devices] if len(devices) > 1 else []
+    several += [t(f"compare.as_{each}") for each in bits] if len(bits) > 1 else []
+    return t("compare.unlike", how=t("compare.and").join(several)) if several else ""
+
+
 def _need(plan: Plan) -> int:
     """Bytes that a model takes where it is loaded."""
     model, adapter = plan.model, plan.adapter

@@ -11,6 +11,7 @@ import msgspec
 
 from drkun_tui import remote
 from drkun_tui.errors import EXIT_BAD_INPUT, DrkunError
+from drkun_tui.hardware import Hardware
 from drkun_tui.i18n import t
 from drkun_tui.library import adapters, inventory
 from drkun_tui.library.model import Model
@@ -48,7 +49,9 @@ class Contestant:
         return self.plan.name
 
 
-def enter(spec: str, settings: Settings, scale: float | None = None) -> Contestant:
+def enter(
+    spec: str, settings: Settings, scale: float | None = None, machine: Hardware | None = None
+) -> Contestant:
     """The contestant that a text names.
 
     Args:
@@ -58,6 +61,7 @@ def enter(spec: str, settings: Settings, scale: float | None = None) -> Contesta
         settings: profile, context and threads are taken from them.
         scale: what every adapter's change is multiplied with; None for what the settings have for theirs,
             and 1 for any other.
+        machine: where; by default this machine as it is now.
 
     Raises:
         DrkunError: there is no such model, or it cannot be loaded here.
@@ -70,7 +74,7 @@ def enter(spec: str, settings: Settings, scale: float | None = None) -> Contesta
         # Chosen for the consultation; what lies here is loaded here.
         settings = msgspec.structs.replace(settings, profile="auto")
     try:
-        return Contestant(spec, _as_trained(_plan(spec, None, settings, scale)))
+        return Contestant(spec, _as_trained(_plan(spec, None, settings, scale, machine)))
     except DrkunError as error:
         if error.kind != "model_not_found":
             raise
@@ -81,7 +85,7 @@ def enter(spec: str, settings: Settings, scale: float | None = None) -> Contesta
         base, adapter = PLUS.join(parts[:at]).strip(), PLUS.join(parts[at:]).strip()
         try:
             if base and adapter:
-                return Contestant(spec, _as_trained(_plan(base, adapter, settings, scale)))
+                return Contestant(spec, _as_trained(_plan(base, adapter, settings, scale, machine)))
         except DrkunError as error:
             if error.kind != "model_not_found":
                 raise
@@ -89,7 +93,9 @@ def enter(spec: str, settings: Settings, scale: float | None = None) -> Contesta
     raise missing
 
 
-def enter_all(specs: Sequence[str], settings: Settings, scale: float | None = None) -> list[Contestant]:
+def enter_all(
+    specs: Sequence[str], settings: Settings, scale: float | None = None, machine: Hardware | None = None
+) -> list[Contestant]:
     """All contestants, in the order given, as `enter` takes them.
 
     Raises:
@@ -100,24 +106,26 @@ def enter_all(specs: Sequence[str], settings: Settings, scale: float | None = No
         raise DrkunError(
             kind, t(f"compare.{kind}", most=MOST), t("compare.number_hint", most=MOST), EXIT_BAD_INPUT
         )
-    entered = [enter(spec, settings, scale) for spec in specs]
+    entered = [enter(spec, settings, scale, machine) for spec in specs]
     names = [contestant.name for contestant in entered]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise DrkunError("twice", t("compare.twice", name=twice), t("compare.twice_hint"), EXIT_BAD_INPUT)
     return entered
 
 
-def _plan(model: str, adapter: str | None, settings: Settings, scale: float | None) -> Plan:
+def _plan(
+    model: str, adapter: str | None, settings: Settings, scale: float | None, machine: Hardware | None
+) -> Plan:
     if scale is None:
         # A scale belongs to the adapter that it was chosen for.
         scale = settings.adapter_scale if adapter == settings.adapter else 1.0
     chosen = msgspec.structs.replace(settings, model=model, adapter=adapter, adapter_scale=scale)
     try:
-        return plan_load(chosen)
+        return plan_load(chosen, machine=machine)
     except DrkunError as error:
         if adapter is not None or error.kind != "model_unusable" or not (base := _base_of(model, settings)):
             raise
-    return plan_load(msgspec.structs.replace(chosen, model=base, adapter=model))
+    return plan_load(msgspec.structs.replace(chosen, model=base, adapter=model), machine=machine)
 
 
 def available(settings: Settings, runs: Path) -> dict[str, str]:

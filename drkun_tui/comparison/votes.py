@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
 from drkun_tui.comparison.records import Line, Record
+from drkun_tui.consult.conversation import State, Turn
 from drkun_tui.evaluation.statistics import sign_test
+
+WHOLE = (State.DONE, State.LENGTH)
+"""How answers end that can be voted on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,11 @@ class Pair:
             "equal": self.equal,
             "p": self.p,
         }
+
+
+def can_vote(turns: Sequence[Turn]) -> bool:
+    """Is there something to choose from: has everyone answered to the end?"""
+    return all(turn.answer.strip() and turn.state in WHOLE for turn in turns)
 
 
 def tally(lines: Iterable[Line]) -> list[Pair]:

@@ -15,6 +15,7 @@ _BAD_INPUT = {
         "packages_missing",
         "no_card",
         "bad_usage",
+        "remove_unconfirmed",
     ),
 }
 

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from drkun_tui import hardware
-from drkun_tui.errors import DrkunError
 from drkun_tui.evaluation.faults import evaluation_error
 from drkun_tui.evaluation.protocol import Order
-from drkun_tui.hardware import Hardware
 from drkun_tui.library.plan import plan_load
-from drkun_tui.profiles import Profile
 from drkun_tui.settings import Settings
 from drkun_tui.training.runs import Run, find
 
@@ -79,28 +74,3 @@ def check(
         against=against,
         settings=settings,
     )
-
-
-def needs_room(settings: Settings, held: int, card: str) -> bool:
-    """Would the model that is asked go to a GPU, or more of it, if another gave back what it holds there?
-
-    Args:
-        settings: name what is asked.
-        held: bytes.
-        card: the UUID of the GPU; "" is the one that has the most room.
-    """
-    machine = hardware.read()
-    at = next((gpu for gpu in machine.gpus if card and gpu.uuid == card), machine.nvidia)
-    if at is None:
-        return False
-    freed = [replace(gpu, free_bytes=gpu.free_bytes + held) if gpu is at else gpu for gpu in machine.gpus]
-    return _place(settings, replace(machine, gpus=freed)) != _place(settings, machine)
-
-
-def _place(settings: Settings, machine: Hardware) -> tuple[Profile, int] | None:
-    """Profile and layers on the GPU; None where it cannot be loaded."""
-    try:
-        plan = plan_load(settings, machine=machine)
-    except DrkunError:
-        return None
-    return plan.profile, plan.load.gpu_layers

@@ -169,6 +169,12 @@ def _base_of(adapter: Model, named: str, models: list[Model]) -> Model:
     return of_name
 
 
+def fitting_bases(adapter: Model, settings: Settings) -> list[Model]:
+    """The bases that are here and that an adapter can be merged with. Scans the folders."""
+    models = inventory.scan(folders(settings))
+    return [m for m in models if m.kind is Kind.BASE and m.complete and not adapters.mismatch(adapter, m)]
+
+
 def _parameters(base: Model) -> int:
     """Of a base whose weights are whole and in 16 or 32 bits."""
     if not base.complete or base.shape is None:

@@ -22,6 +22,9 @@ NEEDS_IMATRIX = frozenset({"IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_
 """Types that llama.cpp refuses, or makes nonsense of, without an importance matrix."""
 
 _NUMBERS = {name: number for number, name in FILE_TYPES.items() if number < GUESSED}
+OTHERS = tuple(name for name in _NUMBERS if name not in COMMON)
+"""GGUF types that are seldom asked for."""
+
 _ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from drkun_tui import hardware
 from drkun_tui.engine.protocol import Ready
 from drkun_tui.errors import DrkunError
+from drkun_tui.hardware import Hardware
 from drkun_tui.i18n import t
 from drkun_tui.library import fit
 from drkun_tui.library.plan import Plan
+from drkun_tui.profiles import Profile
 from drkun_tui.ui.screens.confirm import Confirm
 from drkun_tui.ui.typeset.sanitise import one_line
 from drkun_tui.ui.widgets.notice import Notice
@@ -59,6 +62,37 @@ async def make_room(app: DrkunApp, needed: Callable[[Held], bool]) -> bool:
             return False
         await session.engine.close()
     return True
+
+
+def gains_on_gpu(planned: Callable[[Hardware], Iterable[Plan]]) -> Callable[[Held], bool]:
+    """What `make_room` asks where models are loaded: would one go to a GPU, more of it, or in more bits, if
+    the loaded model gave back what it holds there?
+
+    Args:
+        planned: how they are loaded on such a machine.
+    """
+
+    def needed(held: Held) -> bool:
+        machine = hardware.read()
+        at = next((gpu for gpu in machine.gpus if held.card and gpu.uuid == held.card), machine.nvidia)
+        if not held.on_gpu or at is None:
+            return False
+        freed = [
+            replace(gpu, free_bytes=gpu.free_bytes + held.bytes) if gpu is at else gpu for gpu in machine.gpus
+        ]
+        return _places(planned, replace(machine, gpus=freed)) != _places(planned, machine)
+
+    return needed
+
+
+def _places(
+    planned: Callable[[Hardware], Iterable[Plan]], machine: Hardware
+) -> list[tuple[Profile, int]] | None:
+    """Profile and layers on the GPU of each; None where they cannot be loaded."""
+    try:
+        return [(plan.profile, plan.load.gpu_layers) for plan in planned(machine)]
+    except DrkunError:
+        return None
 
 
 def _held(plan: Plan, ready: Ready) -> Held:

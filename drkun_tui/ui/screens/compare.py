@@ -18,17 +18,17 @@ from textual.widgets import Static
 
 from drkun_tui import hardware, paths
 from drkun_tui.comparison import contestants, records, votes
-from drkun_tui.comparison.contest import Contest, News, Order, order, shuffled
+from drkun_tui.comparison.contest import Contest, News, Order, order, shuffled, unlike
 from drkun_tui.comparison.contestants import MOST, REMOTE, Contestant
 from drkun_tui.comparison.differences import differing
 from drkun_tui.comparison.records import Record
 from drkun_tui.consult import safety
-from drkun_tui.consult.conversation import State
 from drkun_tui.engine.client import Restarting
 from drkun_tui.engine.protocol import Delta, Loading
 from drkun_tui.errors import DrkunError
 from drkun_tui.i18n import language, t
 from drkun_tui.ui import comparison_text
+from drkun_tui.ui.room import gains_on_gpu, make_room
 from drkun_tui.ui.screens.contestants import ChooseContestants
 from drkun_tui.ui.screens.reader import Reader
 from drkun_tui.ui.typeset.sanitise import one_line
@@ -52,9 +52,6 @@ SIDE_BY_SIDE = 100
 
 ONE_LINE = 50
 """Cells of a column on which all figures find room on one line."""
-
-WHOLE = (State.DONE, State.LENGTH)
-"""How answers end that can be voted on."""
 
 NARROWEST = 33
 """Cells of a column beside others."""
@@ -223,13 +220,19 @@ class CompareScreen(Screen[None]):
     async def _compare(self, question: str, seed: int) -> None:
         """Ask everyone, and show what comes."""
         self.query_one(Notice).clear()
+        settings, specs = self.app.settings, self._specs
+        entered = gains_on_gpu(
+            lambda machine: [one.plan for one in contestants.enter_all(specs, settings, machine=machine)]
+        )
+        if not await make_room(self.app, entered):
+            self.query_one(Prompt).give_back(question)
+            return
         try:
             contest = await self._prepare(question, seed)
         except DrkunError as error:
             self.query_one(Notice).fail(error)
             self.query_one(Prompt).give_back(question)
             return
-        settings = self.app.settings
         sampling = msgspec.structs.replace(settings.sampling, seed=seed)
         answers = contest.ask(question, sampling=sampling, think=settings.think, system=settings.system)
         try:
@@ -260,9 +263,10 @@ class CompareScreen(Screen[None]):
         self.query_one("#advice", Static).update(f"!! {safety.advice(flags, language())}" if flags else "")
         self.set_class(bool(flags), "-danger")
         told = [one.plan.notice for one in entered if one.plan.notice]
+        told.append(unlike(one.plan for one in entered))
         if not self._order.together:
             told.append(self._order.reason)
-        self.query_one(Notice).say("  ".join(dict.fromkeys(told)))
+        self.query_one(Notice).say("  ".join(filter(None, dict.fromkeys(told))))
         columns = self.query_one("#columns", Horizontal)
         await columns.remove_children()
         await columns.mount_all([ContestColumn(index) for index in range(len(entered))])
@@ -329,8 +333,7 @@ class CompareScreen(Screen[None]):
             except DrkunError as error:
                 self.query_one(Notice).fail(error)
         if self._hidden:
-            whole = all(turn.answer.strip() and turn.state in WHOLE for turn in turns)
-            if self._record is not None and whole:
+            if self._record is not None and votes.can_vote(turns):
                 said = [t("compare.vote_now", last=len(turns))]
                 if any(turn.demonstration for turn in turns):
                     said.append(t("compare.some_demonstration"))

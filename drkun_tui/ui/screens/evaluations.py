@@ -15,13 +15,13 @@ from textual.screen import Screen
 from drkun_tui.errors import DrkunError
 from drkun_tui.evaluation import card
 from drkun_tui.evaluation.evaluations import Evaluation
-from drkun_tui.evaluation.preflight import needs_room
 from drkun_tui.evaluation.progress import Progress
 from drkun_tui.evaluation.protocol import Difference
 from drkun_tui.i18n import t
 from drkun_tui.jobs.detached import tail
+from drkun_tui.library.plan import plan_load
 from drkun_tui.ui import evaluation_text
-from drkun_tui.ui.room import make_room
+from drkun_tui.ui.room import gains_on_gpu, make_room
 from drkun_tui.ui.screens.choose import Choice, Choose
 from drkun_tui.ui.screens.confirm import Confirm
 from drkun_tui.ui.screens.reader import Reader
@@ -301,9 +301,7 @@ class EvaluationsScreen(Screen[None]):
         if (found := self.highlighted) is None:
             return
         settings = found.order.settings
-        if await make_room(
-            self.app, lambda held: held.on_gpu and needs_room(settings, held.bytes, held.card)
-        ):
+        if await make_room(self.app, gains_on_gpu(lambda machine: [plan_load(settings, machine=machine)])):
             await self._do(self.app.evaluations.resume(found.id))
 
     @work(group="dialog", exclusive=True)

@@ -18,10 +18,11 @@ from drkun_tui.errors import DrkunError
 from drkun_tui.i18n import t
 from drkun_tui.library.model import Kind, Model
 from drkun_tui.publishing import targets
-from drkun_tui.publishing.preflight import Preflight, check, is_matrix
+from drkun_tui.publishing.preflight import Preflight, check, fitting_bases, is_matrix
 from drkun_tui.ui.data_paths import ExistingPath
 from drkun_tui.ui.publishing_text import progress_text, proved_text
 from drkun_tui.ui.screens.ask_text import AskText
+from drkun_tui.ui.screens.choose import Choice, Choose
 from drkun_tui.ui.screens.confirm import Confirm
 from drkun_tui.ui.table import GAP, cell, size
 from drkun_tui.ui.typeset.sanitise import clean, one_line
@@ -45,6 +46,9 @@ class ExportScreen(ModalScreen[None]):
     app: DrkunApp
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "start", "keys.export_file", id="export.start", priority=True),
+        Binding("t", "type", "keys.other_type", id="export.type"),
+        Binding("b", "base", "keys.export_base", id="export.base"),
+        Binding("n", "name", "keys.export_name", id="export.name"),
         Binding("i", "imatrix", "keys.imatrix", id="export.imatrix"),
         Binding("x", "stop", "keys.stop_export", id="export.stop"),
         Binding("escape", "leave", "keys.close", id="export.leave"),
@@ -55,6 +59,9 @@ class ExportScreen(ModalScreen[None]):
         self._model = model
         self._targets = [target for target in targets.COMMON if _possible(model, target)]
         self._begun = ""
+        self._base = ""
+        """Name of the one that somebody has chosen; "" for the one that the adapter names."""
+        self._called = ""
         self._matrix = ""
 
     def compose(self) -> ComposeResult:
@@ -63,7 +70,7 @@ class ExportScreen(ModalScreen[None]):
             name = one_line(self._model.name, 60)
             yield Static(t("publishing.export_title", name=name), id="dialog-title", markup=False)
             yield OptionList(*(Option(_line(target)) for target in self._targets), compact=True, id="targets")
-            yield Static(_matrix_row(""), id="matrix", markup=False)
+            yield Static("", id="options", markup=False)
             yield Static("", id="progress", markup=False)
             yield Notice()
         yield KeyHints()
@@ -73,6 +80,7 @@ class ExportScreen(ModalScreen[None]):
         listing = self.query_one(OptionList)
         listing.highlighted = 0
         listing.focus()
+        self._show_options()
         self.show_publishing()
 
     @property
@@ -88,9 +96,10 @@ class ExportScreen(ModalScreen[None]):
         self.refresh_bindings()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
-        """One at a time; what does not run cannot be stopped."""
+        """One at a time; what does not run cannot be stopped; only an adapter has a base."""
         running = (export := self._export) is not None and export.running
-        return {"start": not running, "stop": running}.get(action, True)
+        adapter = self._model.kind is Kind.LORA
+        return {"start": not running, "stop": running, "base": adapter}.get(action, True)
 
     @on(OptionList.OptionSelected)
     def _selected(self, event: OptionList.OptionSelected) -> None:
@@ -104,7 +113,7 @@ class ExportScreen(ModalScreen[None]):
         target = self._targets[self.query_one(OptionList).highlighted or 0]
         notice.say(t("publishing.checking"))
         try:
-            found = await asyncio.to_thread(self._check, target)
+            found = await self._checked(target)
             notice.clear()
             if await self.app.push_screen_wait(Confirm(_question(found), t("publishing.export_keys"))):
                 self._begun = (await self.app.exports.start(found.request)).id
@@ -112,18 +121,81 @@ class ExportScreen(ModalScreen[None]):
         except DrkunError as error:
             notice.fail(error)
 
+    async def _checked(self, target: str) -> Preflight:
+        """Where several bases would do, after asking for one.
+
+        Raises:
+            DrkunError: it cannot begin.
+        """
+        try:
+            return await asyncio.to_thread(self._check, target)
+        except DrkunError as error:
+            several = error.kind == "no_base" and not self._model.problems
+            if not several or not await self._choose_base():
+                raise
+        return await asyncio.to_thread(self._check, target)
+
     def _check(self, target: str) -> Preflight:
         """With the matrix where one is of use; whether it is one already, the file says."""
         given = self._matrix if targets.is_quantised(target) else ""
         kind = "imatrix" if given and is_matrix(Path(given).expanduser()) else "imatrix_from"
-        return check(self._model.name, target, self.app.settings, **{kind: given})
+        settings = self.app.settings
+        return check(self._model.name, target, settings, base=self._base, name=self._called, **{kind: given})
 
-    @work(group="imatrix", exclusive=True)
+    @work(group="options", exclusive=True)
+    async def action_type(self) -> None:
+        """Choose among the types that are seldom asked for."""
+        listing = self.query_one(OptionList)
+        current = self._targets[listing.highlighted or 0]
+        choices = [Choice(target, (target, _about(target))) for target in targets.OTHERS]
+        taken = await self.app.push_screen_wait(Choose(t("publishing.type_question"), choices, current))
+        if taken is not None:
+            if taken not in self._targets:
+                self._targets.append(taken)
+                listing.add_option(Option(_line(taken)))
+            listing.highlighted = self._targets.index(taken)
+
+    @work(group="options", exclusive=True)
+    async def action_base(self) -> None:
+        """Choose what the adapter is merged with."""
+        await self._choose_base()
+
+    async def _choose_base(self) -> bool:
+        found = await asyncio.to_thread(fitting_bases, self._model, self.app.settings)
+        if not found:
+            self.query_one(Notice).say(t("publishing.no_bases"), "warning")
+            return False
+        choices = [Choice(m.name, (one_line(m.name, 48), m.quantization or "?")) for m in found]
+        taken = await self.app.push_screen_wait(Choose(t("publishing.base_question"), choices, self._base))
+        if taken is not None:
+            self._base = taken
+            self._show_options()
+        return taken is not None
+
+    @work(group="options", exclusive=True)
+    async def action_name(self) -> None:
+        """Ask what the result is called."""
+        self._called = (
+            await self.app.push_screen_wait(AskText(t("publishing.name_question"), self._called))
+        ).strip()
+        self._show_options()
+
+    @work(group="options", exclusive=True)
     async def action_imatrix(self) -> None:
         """Ask what the importance matrix is computed on."""
         asked = AskText(t("publishing.imatrix_question"), self._matrix, ExistingPath())
         self._matrix = (await self.app.push_screen_wait(asked)).strip()
-        self.query_one("#matrix", Static).update(_matrix_row(self._matrix))
+        self._show_options()
+
+    def _show_options(self) -> None:
+        name = one_line(self._called, 60) or t("publishing.name_usual")
+        rows = [t("publishing.name_row", name=name)]
+        if self._model.kind is Kind.LORA:
+            base = one_line(self._base, 60) or t("publishing.base_usual")
+            rows.insert(0, t("publishing.base_row", name=base))
+        matrix = one_line(Path(self._matrix).name, 60) or t("publishing.imatrix_none")
+        rows.append(t("publishing.imatrix_row", file=matrix))
+        self.query_one("#options", Static).update("\n".join(rows))
 
     @work(group="stop")
     async def action_stop(self) -> None:
@@ -144,12 +216,14 @@ def _possible(model: Model, target: str) -> bool:
     return model.kind is Kind.LORA or targets.is_gguf(target)
 
 
-def _matrix_row(path: str) -> str:
-    return t("publishing.imatrix_row", file=one_line(Path(path).name, 60) or t("publishing.imatrix_none"))
-
-
 def _line(target: str) -> str:
-    return "  " + cell(target, 12) + GAP + t(f"publishing.about_{target.lower()}")
+    return "  " + cell(target, 12) + GAP + _about(target)
+
+
+def _about(target: str) -> str:
+    if target in targets.COMMON:
+        return t(f"publishing.about_{target.lower()}")
+    return t("publishing.about_needs_imatrix") if target in targets.NEEDS_IMATRIX else ""
 
 
 def _question(found: Preflight) -> str:

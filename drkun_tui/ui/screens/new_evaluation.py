@@ -16,17 +16,17 @@ from textual.widgets import Input, Static
 
 from drkun_tui.errors import DrkunError
 from drkun_tui.evaluation.evaluations import Evaluation
-from drkun_tui.evaluation.preflight import LIMIT, check, greedy, needs_room
+from drkun_tui.evaluation.preflight import LIMIT, check, greedy
 from drkun_tui.evaluation.protocol import Order
 from drkun_tui.i18n import t
 from drkun_tui.jobs.detached import is_called
 from drkun_tui.library import adapters, inventory
-from drkun_tui.library.plan import folders, loadable
+from drkun_tui.library.plan import folders, loadable, plan_load
 from drkun_tui.settings import Settings
 from drkun_tui.training.runs import Run, find
 from drkun_tui.ui.data_paths import ExistingPath
 from drkun_tui.ui.evaluation_text import asked, suite_of, when
-from drkun_tui.ui.room import make_room
+from drkun_tui.ui.room import gains_on_gpu, make_room
 from drkun_tui.ui.screens.choose import Choice, Choose
 from drkun_tui.ui.table import size
 from drkun_tui.ui.typeset.sanitise import clean, one_line
@@ -274,7 +274,7 @@ class NewEvaluationScreen(Screen[Order | None]):
         elif self._check():
             settings = self._asked()
             if not await make_room(
-                self.app, lambda held: held.on_gpu and needs_room(settings, held.bytes, held.card)
+                self.app, gains_on_gpu(lambda machine: [plan_load(settings, machine=machine)])
             ):
                 return
             notice.say(t("evaluation_screen.checking"))

@@ -43,6 +43,7 @@ class PublishScreen(ModalScreen[None]):
         Binding("ctrl+s", "start", "keys.upload", id="publish.start", priority=True),
         Binding("f7", "hub", "keys.publish_hub", id="publish.hub", priority=True),
         Binding("f8", "visibility", "keys.visibility", id="publish.visibility", priority=True),
+        Binding("f10", "update", "keys.publish_update", id="publish.update", priority=True),
         Binding("ctrl+x", "stop", "keys.stop_upload", id="publish.stop", priority=True),
         Binding("escape", "leave", "keys.close", id="publish.leave", priority=True),
     ]
@@ -52,6 +53,7 @@ class PublishScreen(ModalScreen[None]):
         self._draft = draft
         self._hub: HubName = "hf"
         self._private = True
+        self._update = False
         self._begun = ""
 
     def compose(self) -> ComposeResult:
@@ -77,7 +79,7 @@ class PublishScreen(ModalScreen[None]):
 
     def _show_choice(self) -> None:
         self.query_one("#hub", Static).update(t(f"downloads.{self._hub}"))
-        whose = t("publishing.private" if self._private else "publishing.public")
+        whose = _whose(private=self._private, update=self._update)
         files, whole = len(self._draft.files) + 1, size(self._draft.size)
         self.query_one("#facts", Static).update(t("publishing.facts", whose=whose, files=files, size=whole))
 
@@ -108,6 +110,11 @@ class PublishScreen(ModalScreen[None]):
         self._private = not self._private
         self._show_choice()
 
+    def action_update(self) -> None:
+        """Add to a repository that is there, or make a new one."""
+        self._update = not self._update
+        self._show_choice()
+
     @on(Input.Submitted)
     def _submitted(self, event: Input.Submitted) -> None:
         event.stop()
@@ -123,6 +130,7 @@ class PublishScreen(ModalScreen[None]):
             model=self._draft.model.name,
             files={name: str(path) for name, path in self._draft.files.items()},
             private=self._private,
+            update=self._update,
         )
         card = self.query_one(TextArea).text
         try:
@@ -137,7 +145,7 @@ class PublishScreen(ModalScreen[None]):
         self.app.watch_publishing()
 
     async def _agreed(self, request: Request) -> bool:
-        whose = t("publishing.private" if request.private else "publishing.public")
+        whose = _whose(private=request.private, update=request.update)
         question = t(
             "publishing.upload_question",
             repo=request.repo,
@@ -161,6 +169,11 @@ class PublishScreen(ModalScreen[None]):
     def action_leave(self) -> None:
         """Close; what has begun goes on."""
         self.dismiss(None)
+
+
+def _whose(*, private: bool, update: bool) -> str:
+    told = t("publishing.private" if private else "publishing.public")
+    return told + t("publishing.adds") if update else told
 
 
 def _told(upload: Upload) -> str:
