@@ -277,7 +277,8 @@ def gpu_layers(shape: Shape, free: int, ram: int, context: int = SMALLEST_CONTEX
     inner = sum(size for part, _, size in shape.parts if part in ("layers", "experts"))
     if not shape.is_gguf or not shape.layers or not inner:
         return 0
-    layer = (inner + shape.cache_bytes * context) // shape.layers
+    if not (layer := (inner + shape.cache_bytes * context) // shape.layers):  # no model is so small
+        return 0
     # What is no layer: the output goes with them, the input embedding stays on the CPU.
     output = sum(size for part, _, size in shape.parts if part == "output")
     left = free - _CUDA_BYTES - _compute_buffer(shape) - output
