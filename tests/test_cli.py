@@ -570,6 +570,20 @@ def test_inspect_by_name_and_by_path(home: Path) -> None:
         assert word in text.out
 
 
+def test_what_is_needed_is_for_the_settings_and_with_the_base(home: Path) -> None:
+    lora(paths.model_store() / "shift.gguf")
+    needs = []
+    for context in (512, 2048):
+        paths.settings_file().write_text(f"context_length = {context}")
+        models = {model["name"]: model for model in run("models", "--json").json["models"]}
+        for name in ("starter", "shift"):
+            needs.append(models[name]["fits"]["cpu"]["need_bytes"])
+            assert run("inspect", name, "--json").json["fits"]["cpu"]["need_bytes"] == needs[-1]
+    starter, shift, longer, longer_shift = needs
+    assert shift - starter == longer_shift - longer == (paths.model_store() / "shift.gguf").stat().st_size
+    assert longer > starter
+
+
 def test_inspect_says_what_is_wrong(broken: Path) -> None:
     ran = run("inspect", str(broken / "truncated.gguf"), "--json")
     assert ran.code == 3

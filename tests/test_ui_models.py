@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ from textual.widgets import Input, OptionList
 
 from drkun_tui import hardware, paths
 from drkun_tui.i18n import t
+from drkun_tui.library import fit
 from drkun_tui.library.hub.recommended import first_choice
+from drkun_tui.profiles import GIB
 from drkun_tui.ui.screens.ask_text import AskText
 from drkun_tui.ui.screens.choose import Choose
 from drkun_tui.ui.screens.confirm import Confirm
@@ -18,6 +21,7 @@ from drkun_tui.ui.screens.consult import ConsultScreen
 from drkun_tui.ui.screens.fetch import FetchScreen
 from drkun_tui.ui.screens.models import ModelsScreen
 from drkun_tui.ui.screens.reader import Reader
+from drkun_tui.ui.table import size
 from drkun_tui.ui.widgets.row_list import RowList
 from tests.conftest import starter_with
 from tests.gguf_files import lora
@@ -158,6 +162,38 @@ async def test_an_adapter_is_used_with_its_base_which_stays_loaded() -> None:
         assert settings_on_disk().adapter_scale == 0.5
         turn = await it.ask("你好")
         assert turn.adapter == "shift"
+
+
+async def test_a_strength_belongs_to_the_adapter_that_it_was_set_for() -> None:
+    lora(gguf_folder() / "shift.gguf")
+    lora(gguf_folder() / "turn.gguf", seed=2)
+
+    async def use(it: Chat, name: str) -> float:
+        await at_models(it, name)
+        await highlight(it, name)
+        await it.press("enter")
+        await it.until(lambda: it.app.settings.adapter == name and "load" not in it.working())
+        return it.app.settings.adapter_scale
+
+    async with chat(plainly(adapter="shift", adapter_scale=0.5)) as it:
+        assert await use(it, "shift") == 0.5
+        assert await use(it, "turn") == 1.0
+
+
+async def test_a_scan_looks_at_the_free_memory_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = hardware.read()
+
+    async def scan(it: Chat, free: int) -> None:
+        now = replace(machine, ram_available=free, gpus=[])
+        monkeypatch.setattr(hardware, "read", lambda: now)
+        await it.press("r")
+        await it.until(lambda: flat(size(free)) in it.header())
+        await it.until(lambda: flat(fit.size_text(free)) in it.seen("#details"))
+
+    async with chat(loaded=False) as it:
+        await at_models(it)
+        await scan(it, 2 * GIB)
+        await scan(it, 7 * GIB)
 
 
 async def test_a_strength_that_is_none_is_told() -> None:

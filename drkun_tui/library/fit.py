@@ -75,6 +75,19 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True)
+class Wish:
+    """How the user wants models to be loaded."""
+
+    context: int = 0
+    """Tokens; 0 is `DEFAULT_CONTEXT`."""
+    kv_cache: str = "f16"
+    """What a GGUF's keys and values are kept as, one of `CACHE_SHARE`."""
+
+
+USUAL = Wish()
+
+
+@dataclass(frozen=True, slots=True)
 class Need:
     """Bytes that a model takes, by what for."""
 

@@ -15,6 +15,7 @@ from drkun_tui.errors import DrkunError
 from drkun_tui.hardware import Hardware
 from drkun_tui.library import gguf
 from drkun_tui.library.files import read_bytes, read_json
+from drkun_tui.library.fit import USUAL, Wish
 from drkun_tui.library.gguf_header import Skipped, Value
 from drkun_tui.library.model import Kind, Model
 from drkun_tui.library.printable import printable
@@ -40,10 +41,10 @@ class Inspection:
         """Is the model whole?"""
         return self.model.complete
 
-    def as_dict(self, hardware: Hardware) -> dict[str, Any]:
+    def as_dict(self, hardware: Hardware, wish: Wish = USUAL, base: Model | None = None) -> dict[str, Any]:
         """The object of ``drkun inspect --json``."""
         model = self.model
-        return model.as_dict(hardware) | {
+        return model.as_dict(hardware, wish=wish, base=base) | {
             "disk_name": model.disk_name,
             "title": model.title,
             "files": [os.fsencode(file).decode("utf8", "replace") for file in model.files],

@@ -147,7 +147,7 @@ def cells(entry: Entry) -> dict[str, str]:
     if model.problems:
         return row | {"problem": f"! {one_line(str(model.problems[0]), 160)}"}
     for profile in _FIT_COLUMNS:
-        row[profile.value] = _need(entry.fits[profile.value], model)
+        row[profile.value] = _need(entry.fits[profile.value], alone=model.is_adapter and entry.base is None)
     return row | {"speed": _speed(entry.speed), "basis": basis(entry.speed)}
 
 
@@ -170,10 +170,11 @@ def _size(model: Model) -> str:
     return size(model.size_bytes)
 
 
-def _need(fit: Fit, model: Model) -> str:
+def _need(fit: Fit, *, alone: bool) -> str:
+    """What a model takes; of an adapter `alone` what it adds to whatever its base takes."""
     if not fit.need_bytes:
         return "-"
-    if model.is_adapter:
+    if alone:
         return f"+{size(fit.need_bytes)}"
     need = f"{fit.need_bytes / GIB:.1f} GiB"
     return need if fit.fits else f"x {need}"
