@@ -26,7 +26,7 @@ from drkun_tui.ui.widgets.row_list import RowList
 from tests.conftest import starter_with
 from tests.gguf_files import lora
 from tests.hub_server import HubServer, serving
-from tests.model_files import put_base, put_lora
+from tests.model_files import CONFIG, put_base, put_lora, put_safetensors
 from tests.ui_helpers import Chat, chat, flat, gguf_folder, plainly, settings_on_disk
 
 REPO = "drkun/second-GGUF"
@@ -219,6 +219,19 @@ async def test_an_adapter_without_its_base_offers_to_fetch_that(hub: HubServer) 
         await it.press("y")
         await dialog(it, FetchScreen)
         await it.until(lambda: REPO in it.seen("#found"))
+
+
+async def test_an_adapter_whose_base_is_here_and_does_not_fit_is_refused(home: Path) -> None:
+    put_base(gguf_folder() / "Qwen" / "Tiny", CONFIG | {"vocab_size": 64})
+    put_lora(gguf_folder() / "medical", base_model_name_or_path="Qwen/Tiny")
+    tensors = {"base_model.model.lm_head.lora_A.weight": [4, 96]}
+    put_safetensors(gguf_folder() / "medical" / "adapter_model.safetensors", tensors)
+    async with chat(loaded=False) as it:
+        await at_models(it, "medical")
+        await highlight(it, "medical")
+        await it.press("enter")
+        await it.until(lambda: "96" in it.notice())
+        assert isinstance(it.app.screen, ModelsScreen)
 
 
 # Import, rename, remove, read

@@ -229,14 +229,14 @@ class ModelsScreen(Screen[None]):
     @work(group="dialog", exclusive=True)
     async def _offer_base(self, adapter: Model) -> None:
         """An adapter without its base: fetch that, if it is known which it is."""
-        repo = adapters.missing_base(adapter, [entry.model for entry in self._entries])
-        if repo is None:
+        wanted = adapters.missing_base(adapter, [entry.model for entry in self._entries])
+        if wanted is None:
             said = str(adapter.problems[0]) if adapter.problems else t("models.no_base")
             self.query_one(Notice).say(said, "warning")
         elif await self.app.push_screen_wait(
-            Confirm(t("models.fetch_base", adapter=adapter.name, base=repo), t("models.fetch_base_keys"))
+            Confirm(t("models.fetch_base", adapter=adapter.name, base=wanted), t("models.fetch_base_keys"))
         ):
-            self.app.find_model(repo)
+            self.app.find_model(wanted)
 
     def action_fetch(self) -> None:
         """Find a model on a hub."""
