@@ -14,7 +14,7 @@ import pytest
 
 from drkun_tui import hardware, paths
 from drkun_tui.errors import EXIT_NO_MODEL, DrkunError
-from drkun_tui.library import hugging_face, inventory
+from drkun_tui.library import hugging_face, inventory, walk
 from drkun_tui.library.model import Kind, Model
 from drkun_tui.library.plan import folders
 from drkun_tui.settings import Settings
@@ -301,6 +301,29 @@ def test_the_walk_is_bounded(tmp_path: Path) -> None:
         gguf_files.write(tmp_path / hidden / "m.gguf")
     assert names(tmp_path) == ["1/m", "1/2/m", "1/2/3/m", "1/2/3/4/m", "1/2/3/4/5/m"]
     assert names(tmp_path / "no such folder", tmp_path / "1" / "m.gguf") == []
+
+
+def test_a_walk_that_stops_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(3):
+        gguf_files.write(tmp_path / str(number) / "m.gguf")
+    monkeypatch.setattr(walk, "FOLDERS", 4)
+    assert inventory.survey([tmp_path]).unreadable == []
+    monkeypatch.setattr(walk, "FOLDERS", 3)
+    (told,) = inventory.survey([tmp_path]).unreadable
+    assert told.path == tmp_path
+    assert "3" in told.reason
+
+
+def test_a_fetched_model_may_be_called_like_a_checkpoint(tmp_path: Path) -> None:
+    store = paths.model_store()
+    put_lora(store / "someone" / "checkpoint-1000")
+    put_lora(store / "run")
+    for hidden in ("run/checkpoint-10", "run/checkpoints/a", "checkpoint-5", "someone/.hidden"):
+        put_lora(store / hidden)
+    assert names(store) == ["run", "someone/checkpoint-1000"]
+    # In anybody's own folder it may be one of a run that has not ended.
+    put_lora(tmp_path / "mine" / "run" / "checkpoint-10")
+    assert names(tmp_path / "mine") == []
 
 
 def test_finding(tmp_path: Path) -> None:

@@ -12,9 +12,10 @@ from modelscope_hub._legacy_api import LegacyClient
 from modelscope_hub.config import HubConfig
 
 from drkun_tui import hardware, paths
-from drkun_tui.library import inventory, stores
+from drkun_tui.library import aliases, inventory, speed, stores
 from drkun_tui.library.model import Kind, Model, Source
 from drkun_tui.library.plan import folders
+from drkun_tui.library.scanner import Scanner
 from drkun_tui.library.unfinished import MARKER, PARTIAL
 from drkun_tui.settings import Settings
 from tests import gguf_files
@@ -317,6 +318,21 @@ def test_ollama_s_models_are_named_as_it_names_them(ollama: Ollama) -> None:
     assert (qwen.source, qwen.removable) == (Source.OLLAMA, False)
     assert models["someone/tuned:v1/adapter"].kind is Kind.GGUF_LORA
     inventory.ensure_loadable(qwen)
+
+
+async def test_names_that_share_a_file_are_models_of_their_own(ollama: Ollama) -> None:
+    model = ollama.blob()
+    for tag in ("4b", "latest"):
+        ollama.manifest(f"registry.ollama.ai/library/qwen3/{tag}", model=model)
+    aliases.rename(found()["qwen3:4b"], "mine", found().values())
+    assert set(found()) == {"mine", "qwen3:latest"}
+    machine = hardware.read()
+    scanner = Scanner()
+    try:
+        told = await scanner.look([ollama.root], machine, speed.known(paths.machine_file(), machine))
+    finally:
+        await scanner.close()
+    assert [entry.model.name for entry in told.entries] == ["mine", "qwen3:latest"]
 
 
 def test_a_broken_store_of_ollama(ollama: Ollama, tmp_path: Path) -> None:

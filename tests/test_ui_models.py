@@ -24,9 +24,9 @@ from drkun_tui.ui.screens.reader import Reader
 from drkun_tui.ui.table import size
 from drkun_tui.ui.widgets.row_list import RowList
 from tests.conftest import starter_with
-from tests.gguf_files import lora
+from tests.gguf_files import lora, write
 from tests.hub_server import HubServer, serving
-from tests.model_files import CONFIG, put_base, put_lora, put_safetensors
+from tests.model_files import CONFIG, put_base, put_json, put_lora, put_safetensors
 from tests.ui_helpers import Chat, chat, flat, gguf_folder, plainly, settings_on_disk
 
 REPO = "drkun/second-GGUF"
@@ -136,6 +136,21 @@ async def test_models_put_there_later_are_found_by_another_scan() -> None:
         await it.until(lambda: "second" in it.seen("#models"))
         await it.press("escape")
         assert isinstance(it.app.screen, ConsultScreen)
+
+
+async def test_a_scan_leaves_the_highlight_where_it_is_among_names_of_one_file(user_home: Path) -> None:
+    store = user_home / ".ollama" / "models"
+    write(store / "blobs" / f"sha256-{'a' * 64}")
+    layer = {"mediaType": "application/vnd.ollama.image.model", "digest": f"sha256:{'a' * 64}"}
+    for tag in ("4b", "latest"):
+        put_json(store / "manifests/registry.ollama.ai/library/qwen3" / tag, {"layers": [layer]})
+    async with chat(loaded=False) as it:
+        screen = await at_models(it, "qwen3:latest")
+        await highlight(it, "qwen3:latest")
+        write(gguf_folder() / "another.gguf")
+        await it.press("r")
+        await it.until(lambda: "another" in it.seen("#models"))
+        assert screen.highlighted == "qwen3:latest"
 
 
 # Adapters

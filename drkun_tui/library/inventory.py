@@ -73,12 +73,13 @@ def survey(folders: Iterable[Path]) -> Survey:
         (model for model in starters if model.source is Source.BUNDLED), starters[0] if starters else None
     )
     taken = {"starter"} if starter else set()
-    taken |= {alias for model, _ in found if (alias := given.get(model.path))}
+    taken |= {alias for model, _ in found if (alias := given.get(aliases.key_of(model)))}
     models = []
     for model, root in found:
         name = "starter" if model is starter else _unique(model, root, taken)
         taken.add(name)
-        models.append(replace(model, name=given.get(model.path, name), disk_name=name))
+        named = replace(model, name=name, disk_name=name)
+        models.append(replace(named, name=given.get(aliases.key_of(named), name)))
     return Survey(adapters.checked(models), unreadable)
 
 
@@ -173,7 +174,8 @@ def _scan_folder(root: Path, seen: set[tuple[int, int]], unreadable: list[Unread
     if above := marked(root):
         begun[above.folder] = above
     listed: set[Path] = set()
-    for folder, files in walk(root, seen, whole=_is_repository, unreadable=unreadable):
+    store = paths.model_store() if source is Source.DRKUN else None
+    for folder, files in walk(root, seen, whole=_is_repository, store=store, unreadable=unreadable):
         if _is_repository(folder):
             yield from _in_repository(folder, seen, unreadable)
             continue

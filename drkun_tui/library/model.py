@@ -108,6 +108,11 @@ class Model:
     """Why its file cannot be read."""
 
     @property
+    def key(self) -> tuple[Path, str]:
+        """What tells it from every other: several of Ollama's names may mean one file."""
+        return self.path, self.disk_name
+
+    @property
     def removable(self) -> bool:
         """Is it this program's to remove? Caches and other programs' stores are only read."""
         return self.source is Source.DRKUN
