@@ -13,6 +13,7 @@ from drkun_tui.library.fit import Wish
 from drkun_tui.library.overview import Entry, overview
 from drkun_tui.profiles import Profile
 from drkun_tui.ui import model_rows
+from drkun_tui.ui.widgets import model_details
 from tests.gguf_files import metadata, write
 from tests.model_files import put_base, put_lora
 
@@ -95,3 +96,10 @@ def test_an_adapter_is_judged_with_its_base(tmp_path: Path) -> None:
     assert "+" not in model_rows.cells(lora)["cpu"]
     # Without a base it is what it adds.
     assert entries["other"].fits["cpu"].need_bytes == entries["other"].model.size_bytes
+
+
+def test_each_number_of_a_speed_says_where_it_comes_from(entries: list[Entry]) -> None:
+    entry = replace(entries[0], speed=speed.Speed(10.0, 0.5, "estimated", "measured"))
+    text = "".join(span.text for line in model_details._lines(entry, 200) for span in line)
+    assert f"tok/s {i18n.t('speed.estimated')}" in text
+    assert f"{i18n.t('models.first_token', seconds='0.50')} {i18n.t('speed.measured')}" in text

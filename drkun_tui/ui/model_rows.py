@@ -148,7 +148,8 @@ def cells(entry: Entry) -> dict[str, str]:
         return row | {"problem": f"! {one_line(str(model.problems[0]), 160)}"}
     for profile in _FIT_COLUMNS:
         row[profile.value] = _need(entry.fits[profile.value], alone=model.is_adapter and entry.base is None)
-    return row | {"speed": _speed(entry.speed), "basis": basis(entry.speed)}
+    basis = t(f"speed.{entry.speed.label}") if entry.speed else ""
+    return row | {"speed": _speed(entry.speed), "basis": basis}
 
 
 def kind(model: Model) -> str:
@@ -157,11 +158,6 @@ def kind(model: Model) -> str:
     if model.demonstration:
         return f"{name} {t('models.demonstration')}"
     return f"{name} r{model.rank}" if model.rank else name
-
-
-def basis(speed: Speed | None) -> str:
-    """Where a speed comes from: measured, calibrated or estimated."""
-    return t(f"speed.{speed.label}") if speed else ""
 
 
 def _size(model: Model) -> str:
