@@ -382,6 +382,27 @@ def test_inspecting(tmp_path: Path) -> None:
     assert inventory.inspect(base).metadata["model_type"] == "qwen3"
 
 
+def test_every_chat_template_of_a_folder_is_shown(tmp_path: Path) -> None:
+    folder = put_base(tmp_path / "m")
+
+    def shown() -> str | None:
+        return inventory.inspect(folder).chat_template
+
+    assert shown() is None
+    for odd in (7, [], ["text"], [{"name": 1, "template": "x"}], [{"name": [], "template": "x"}]):
+        put_json(folder / "tokenizer_config.json", {"chat_template": odd})
+        assert shown() is None
+    both = [{"name": "tool_use", "template": "tools"}, {"name": "default", "template": "plain"}]
+    put_json(folder / "tokenizer_config.json", {"chat_template": both})
+    assert shown() == "{# default #}\nplain\n\n{# tool_use #}\ntools"
+    (folder / "chat_template.jinja").write_text("file")
+    put_json(folder / "tokenizer_config.json", {"chat_template": "plain"})
+    assert shown() == "file"
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "rag.jinja").write_text("documents")
+    assert shown() == "{# default #}\nfile\n\n{# rag #}\ndocuments"
+
+
 def test_hostile_file_names(tmp_path: Path) -> None:
     odd = os.fsdecode(b"bad\xff\x1b[31m\xe2\x80\xae.gguf")
     gguf_files.write(tmp_path / odd)
