@@ -283,11 +283,28 @@ def test_a_named_base_of_another_shape_is_told_with_the_reason(tmp_path: Path) -
     assert "128" in problem.text
     assert problem.remedy
     assert adapters.base_for(adapter, models.values()) is None
+    # Fetching it again would not help.
+    assert adapters.missing_base(adapter, models.values()) is None
     # Broken weights say nothing of their shapes; the file's own problem is enough.
     (tmp_path / "adapter" / "adapter_model.safetensors").write_bytes(b"")
     models = scanned(tmp_path)
     assert adapters.mismatch(models["adapter"], models["Qwen/Tiny"]) is None
     assert [other.text for other in models["adapter"].problems] != [problem.text]
+
+
+def test_the_absent_base_of_a_gguf_adapter_is_looked_for_among_ggufs(tmp_path: Path) -> None:
+    put_gguf_lora(tmp_path / "adapter.gguf", base="Qwen/Qwen3-4B")
+    put_gguf_lora(tmp_path / "other.gguf", base="unsloth/Qwen3-4B-GGUF")
+    models = scanned(tmp_path)
+    (problem,) = models["adapter"].problems
+    assert problem.remedy.count("drkun search --gguf Qwen3-4B")
+    assert adapters.missing_base(models["adapter"], models.values()) == "Qwen3-4B GGUF"
+    assert "drkun pull unsloth/Qwen3-4B-GGUF" in models["other"].problems[0].remedy
+    assert adapters.missing_base(models["other"], models.values()) == "unsloth/Qwen3-4B-GGUF"
+    put_gguf(tmp_path / "Qwen3-4B-Q8_0.gguf", width=128)
+    models = scanned(tmp_path)
+    assert "128" in models["adapter"].problems[0].text
+    assert adapters.missing_base(models["adapter"], models.values()) is None
 
 
 def test_an_adapter_that_names_none_goes_with_the_only_one_that_fits(tmp_path: Path) -> None:

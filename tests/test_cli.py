@@ -308,6 +308,27 @@ def test_an_adapter_that_does_not_fit() -> None:
     assert run("ask", "头晕", "--adapter", "starter", "--json").json["error"]["kind"] == "adapter_not_usable"
 
 
+def test_an_adapter_is_used_with_its_base_whatever_model_is_chosen() -> None:
+    paths.model_store().mkdir()
+    starter_with(paths.model_store() / "other.gguf", general__name="Other")
+    entries = metadata(general__type="adapter", adapter__type="lora", adapter__lora__alpha=8.0)
+    tensors = [(f"blk.0.attn_q.weight.lora_{s}", shape, 0) for s, shape in (("a", (512, 4)), ("b", (4, 512)))]
+    write(paths.model_store() / "of-other.gguf", entries | {"general.base_model.0.name": "Other"}, tensors)
+    ran = run("ask", "头晕", "--adapter", "of-other", "--max-tokens", "4", "--json")
+    assert (ran.json["model"], ran.json["adapter"]) == ("other", "of-other")
+    # Whoever chose them together meant that.
+    save(Settings(adapter="of-other"), paths.settings_file())
+    ran = run("ask", "头晕", "--adapter", "of-other", "--max-tokens", "4", "--json")
+    assert ran.json["model"] == "starter"
+
+
+def test_an_adapter_whose_base_is_not_here_says_where_to_get_it() -> None:
+    put_lora(paths.model_store() / "medical", base_model_name_or_path="Qwen/Qwen3-4B")
+    ran = run("bench", "--adapter", "medical", "--json")
+    assert (ran.code, ran.json["error"]["kind"]) == (3, "adapter_mismatch")
+    assert "drkun pull Qwen/Qwen3-4B" in ran.json["error"]["hint"]
+
+
 def test_an_adapter_acts_as_strongly_as_it_is_told() -> None:
     lora(paths.model_store() / "lora.gguf")
     save(Settings(adapter="lora", adapter_scale=2.0), paths.settings_file())
@@ -570,6 +591,20 @@ def test_inspect_by_name_and_by_path(home: Path) -> None:
     assert text.code == 0
     for word in ("starter", "qwen3", "Q4_K_M", "general.name", "<|im_start|>"):
         assert word in text.out
+
+
+def test_what_is_needed_is_for_the_settings_and_with_the_base(home: Path) -> None:
+    lora(paths.model_store() / "shift.gguf")
+    needs = []
+    for context in (512, 2048):
+        paths.settings_file().write_text(f"context_length = {context}")
+        models = {model["name"]: model for model in run("models", "--json").json["models"]}
+        for name in ("starter", "shift"):
+            needs.append(models[name]["fits"]["cpu"]["need_bytes"])
+            assert run("inspect", name, "--json").json["fits"]["cpu"]["need_bytes"] == needs[-1]
+    starter, shift, longer, longer_shift = needs
+    assert shift - starter == longer_shift - longer == (paths.model_store() / "shift.gguf").stat().st_size
+    assert longer > starter
 
 
 def test_inspect_says_what_is_wrong(broken: Path) -> None:

@@ -276,3 +276,9 @@ def test_every_context_is_one_that_llama_cpp_takes(free: int, wanted: int | None
 def test_sizes_for_people() -> None:
     assert fit.size_text(5 * GIB // 2) == "2.5 GiB"
     assert fit.size_text(95 * MIB) == "95 MiB"
+
+
+def test_more_layers_than_bytes_are_none_on_a_gpu() -> None:
+    shape = replace(LLAMA_8B, layers=1 << 24, cache_bytes=0, parts=(("layers", "F32", 1000),))
+    assert fit.gpu_layers(shape, GIB, 16 * GIB) == 0
+    assert not fit.fit(shape, Profile.GPU8, machine(gpu=replace(CARD, free_bytes=GIB))).fits

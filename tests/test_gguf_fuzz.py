@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import io
+import json
 import random
 import struct
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from drkun_tui import paths
+from drkun_tui.engine.rates import Rates
 from drkun_tui.errors import DrkunError
+from drkun_tui.hardware import Gpu, Hardware
 from drkun_tui.library import gguf, inventory
 from drkun_tui.library.gguf_header import GgufHeader
+from drkun_tui.library.overview import overview
+from drkun_tui.library.speed import Known
+from drkun_tui.profiles import GIB
+from drkun_tui.ui import model_rows
 from tests import gguf_files
+from tests.model_files import CONFIG, put_base, put_lora
 
 MUTANTS = 100_000
 PARTS = 10
@@ -200,3 +210,112 @@ def test_a_hostile_claim_costs_neither_memory_nor_reading(tmp_path: Path, name: 
     (model,) = inventory.scan([tmp_path])
     assert not model.complete
     assert model.problems[0].remedy
+
+
+# What is worked out from a header that is read
+
+NUMBER_KEYS = (
+    *("block_count", "context_length", "embedding_length", "feed_forward_length", "vocab_size"),
+    *("attention.head_count", "attention.head_count_kv", "attention.key_length", "attention.value_length"),
+    *("expert_count", "expert_used_count"),
+)
+GPU = Gpu("Made Up", 8 * GIB, 4 * GIB, "nvidia", "nvidia", 360_000_000_000)
+MACHINES = tuple(Hardware("cpu", 2, 2, GIB, free, gpus, "") for free in (0, GIB) for gpus in ([], [GPU]))
+RATES = Rates(
+    threads=2, decode={"F16": 4e10}, prefill={"F16": 1e11}, attention_s=1e-8, cache_s=1e-10,
+    prefill_attention=7e10, operation_s=4e-7, last_cache=0, quiet=True,
+)  # fmt: skip
+
+
+def looked_through(folder: Path, count: int) -> None:
+    """The whole folder is listed and judged, and remembered in a form that can be read."""
+    for machine in MACHINES:
+        found = overview([folder], machine, Known(RATES, 2, {}))
+        assert len(found.entries) == count
+        for entry in found.entries:
+            json.dumps(entry.model.as_dict(machine))
+            model_rows.cells(entry)
+    stored = msgspec.msgpack.decode(paths.header_cache().read_bytes())
+    assert len(stored[1]) == count
+
+
+def test_mutants_end_no_scan(tmp_path: Path) -> None:
+    rng = random.Random(0)
+    for number in range(300):
+        raw = bytearray(WHOLE)
+        rng.choice(MUTATIONS)(raw, rng)
+        (tmp_path / f"{number}.gguf").write_bytes(raw)
+    looked_through(tmp_path, 300)
+
+
+def test_numbers_of_any_size_end_no_scan(tmp_path: Path) -> None:
+    rng = random.Random(0)
+    possible = [number for number in NUMBERS if number < 1 << 63]
+    for number in range(300):
+        keys = rng.sample(NUMBER_KEYS, rng.randint(1, len(NUMBER_KEYS)))
+        # Once in a while of one each layer.
+        numbers: dict[str, gguf_files.Entry] = {
+            f"qwen3.{key}": rng.choices(possible[:20], k=3) if rng.random() < 0.1 else rng.choice(possible)
+            for key in keys
+        }
+        tensors = gguf_files.TENSORS if rng.random() < 0.8 else [("blk.0.x", (1, rng.choice(possible)), 0)]
+        raw, size = gguf_files.header(gguf_files.metadata() | numbers, tensors)
+        (tmp_path / f"{number}.gguf").write_bytes(raw + bytes(size if size < 1 << 20 else 0))
+    looked_through(tmp_path, 300)
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        {"block_count": (1 << 24) + 1},
+        {"block_count": 1 << 13, "attention.head_count": 1 << 13},
+        {"attention.head_count_kv": [1 << 24, 1 << 24]},
+        {"attention.key_length": (1 << 32) - 1},
+        {"embedding_length": 1 << 25},
+    ],
+)
+def test_a_header_of_impossible_size_is_told_as_damaged(
+    tmp_path: Path, numbers: dict[str, gguf_files.Entry]
+) -> None:
+    claims = {f"qwen3.{key}": value for key, value in numbers.items()}
+    gguf_files.write(tmp_path / "m.gguf", gguf_files.metadata() | claims)
+    (model,) = inventory.scan([tmp_path])
+    assert model.error is not None
+    assert model.error.kind == "gguf_corrupt"
+    assert model.problems[0].remedy
+
+
+CONFIG_KEYS = (
+    *("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim"),
+    *("vocab_size", "intermediate_size", "max_position_embeddings", "num_experts", "num_experts_per_tok"),
+    *("moe_intermediate_size", "r", "lora_alpha"),
+)
+
+
+def test_configurations_and_safetensors_of_any_size_end_no_scan(tmp_path: Path) -> None:
+    rng = random.Random(0)
+    possible = (*NUMBERS, 10**300, 10**400, -1, 1e300, True, None, "64")
+    for number in range(200):
+        put = rng.choice((put_base, put_lora))
+        folder = put(tmp_path / f"{number}")
+        file = folder / ("config.json" if put is put_base else "adapter_config.json")
+        changed = {key: rng.choice(possible) for key in rng.sample(CONFIG_KEYS, 4)}
+        file.write_text(json.dumps(json.loads(file.read_bytes()) | changed))
+        if rng.random() < 0.5:
+            shape = [rng.choice(NUMBERS) for _ in range(rng.randint(1, 8))]
+            tensor = {"dtype": "BF16", "shape": shape, "data_offsets": [0, rng.choice(NUMBERS)]}
+            raw = json.dumps({"x": tensor}).encode()
+            (weights,) = folder.glob("*.safetensors")
+            weights.write_bytes(struct.pack("<Q", len(raw)) + raw)
+    looked_through(tmp_path, 200)
+
+
+def test_weights_of_impossible_size_are_told_as_damaged(tmp_path: Path) -> None:
+    put_base(tmp_path / "weights")
+    raw = json.dumps({"x": {"dtype": "U8", "shape": [1 << 40] * 8, "data_offsets": [0, 0]}}).encode()
+    (tmp_path / "weights" / "model.safetensors").write_bytes(struct.pack("<Q", len(raw)) + raw)
+    put_base(tmp_path / "config", CONFIG | {"num_hidden_layers": 1 << 30})
+    models = inventory.scan([tmp_path])
+    assert [model.complete for model in models] == [False, False]
+    assert "config.json" in models[0].problems[0].text
+    assert "model.safetensors" in models[1].problems[0].text

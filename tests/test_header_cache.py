@@ -10,7 +10,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from drkun_tui import paths
+from drkun_tui import i18n, paths
+from drkun_tui.errors import DrkunError
 from drkun_tui.library import gguf, header_cache, inventory
 from drkun_tui.library.model import Model
 from tests import gguf_files
@@ -116,3 +117,46 @@ def test_the_memory_is_bounded(models: Path, monkeypatch: pytest.MonkeyPatch) ->
     inventory.scan([models])
     assert paths.header_cache().read_bytes() == before
     assert header_cache.cached(models / "d.gguf", lambda path: gguf.read(path).version, int) == 3
+
+
+def test_a_refusal_is_remembered_in_every_language(tmp_path: Path) -> None:
+    raw, _ = gguf_files.header(gguf_files.metadata(qwen3__block_count=1 << 30))
+    (tmp_path / "a.gguf").write_bytes(raw)
+    put_base(tmp_path / "b")
+    (tmp_path / "b" / "model.safetensors").write_bytes(b"\x10" + bytes(40))
+    assert scan_anew(tmp_path) == (2, 2, 0)
+    assert scan_anew(tmp_path) == (2, 0, 0)
+    told = []
+    for language in ("zh", "en"):
+        i18n.set_language(language)
+        model = next(m for m in inventory.scan([tmp_path]) if m.name == "a")
+        with pytest.raises(DrkunError) as fresh:
+            gguf.read(tmp_path / "a.gguf")
+        assert model.error is not None
+        assert model.error.as_dict() == fresh.value.as_dict()
+        told.append(model.problems)
+    assert told[0] != told[1]
+
+
+def test_what_may_be_readable_the_next_time_is_not_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = gguf_files.write(tmp_path / "a.gguf")
+    with monkeypatch.context() as broken:
+        broken.setattr(gguf, "read_from", lambda *_: (_ for _ in ()).throw(OSError(5, "I/O error")))
+        (model,) = inventory.scan([tmp_path])
+        assert model.error is not None
+    (model,) = inventory.scan([tmp_path])
+    assert model.complete
+    assert model.path == file
+
+
+def test_one_entry_that_cannot_be_written_costs_no_other(models: Path) -> None:
+    other = models / "other"
+    other.touch()
+    header_cache.load()
+    assert header_cache.cached(other, lambda _: 1 << 64, int) == 1 << 64
+    inventory.scan([models])
+    stored = msgspec.msgpack.decode(paths.header_cache().read_bytes())[1]
+    names = {Path(os.fsdecode(key)).name for key in stored}
+    assert names == {"a.gguf", "model.safetensors", "adapter_model.safetensors"}

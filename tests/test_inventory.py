@@ -14,7 +14,7 @@ import pytest
 
 from drkun_tui import hardware, paths
 from drkun_tui.errors import EXIT_NO_MODEL, DrkunError
-from drkun_tui.library import hugging_face, inventory
+from drkun_tui.library import hugging_face, inventory, walk
 from drkun_tui.library.model import Kind, Model
 from drkun_tui.library.plan import folders
 from drkun_tui.settings import Settings
@@ -303,6 +303,29 @@ def test_the_walk_is_bounded(tmp_path: Path) -> None:
     assert names(tmp_path / "no such folder", tmp_path / "1" / "m.gguf") == []
 
 
+def test_a_walk_that_stops_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(3):
+        gguf_files.write(tmp_path / str(number) / "m.gguf")
+    monkeypatch.setattr(walk, "FOLDERS", 4)
+    assert inventory.survey([tmp_path]).unreadable == []
+    monkeypatch.setattr(walk, "FOLDERS", 3)
+    (told,) = inventory.survey([tmp_path]).unreadable
+    assert told.path == tmp_path
+    assert "3" in told.reason
+
+
+def test_a_fetched_model_may_be_called_like_a_checkpoint(tmp_path: Path) -> None:
+    store = paths.model_store()
+    put_lora(store / "someone" / "checkpoint-1000")
+    put_lora(store / "run")
+    for hidden in ("run/checkpoint-10", "run/checkpoints/a", "checkpoint-5", "someone/.hidden"):
+        put_lora(store / hidden)
+    assert names(store) == ["run", "someone/checkpoint-1000"]
+    # In anybody's own folder it may be one of a run that has not ended.
+    put_lora(tmp_path / "mine" / "run" / "checkpoint-10")
+    assert names(tmp_path / "mine") == []
+
+
 def test_finding(tmp_path: Path) -> None:
     for name in ("Qwen/Tiny-Q8", "Qwen/Tiny-Q4", "other/Tiny-Q4"):
         gguf_files.write(tmp_path / f"{name}.gguf")
@@ -357,6 +380,27 @@ def test_inspecting(tmp_path: Path) -> None:
     (base / "chat_template.jinja").write_text("new")
     assert inventory.inspect(base).chat_template == "new"
     assert inventory.inspect(base).metadata["model_type"] == "qwen3"
+
+
+def test_every_chat_template_of_a_folder_is_shown(tmp_path: Path) -> None:
+    folder = put_base(tmp_path / "m")
+
+    def shown() -> str | None:
+        return inventory.inspect(folder).chat_template
+
+    assert shown() is None
+    for odd in (7, [], ["text"], [{"name": 1, "template": "x"}], [{"name": [], "template": "x"}]):
+        put_json(folder / "tokenizer_config.json", {"chat_template": odd})
+        assert shown() is None
+    both = [{"name": "tool_use", "template": "tools"}, {"name": "default", "template": "plain"}]
+    put_json(folder / "tokenizer_config.json", {"chat_template": both})
+    assert shown() == "{# default #}\nplain\n\n{# tool_use #}\ntools"
+    (folder / "chat_template.jinja").write_text("file")
+    put_json(folder / "tokenizer_config.json", {"chat_template": "plain"})
+    assert shown() == "file"
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "rag.jinja").write_text("documents")
+    assert shown() == "{# default #}\nfile\n\n{# rag #}\ndocuments"
 
 
 def test_hostile_file_names(tmp_path: Path) -> None:

@@ -8,13 +8,17 @@ from pathlib import Path
 import pytest
 
 from drkun_tui import hardware, i18n, paths
-from drkun_tui.library import speed
+from drkun_tui.library import fit, speed
+from drkun_tui.library.fit import Wish
 from drkun_tui.library.overview import Entry, overview
+from drkun_tui.profiles import Profile
 from drkun_tui.ui import model_rows
+from drkun_tui.ui.widgets import model_details
 from tests.gguf_files import metadata, write
-from tests.model_files import put_base
+from tests.model_files import put_base, put_lora
 
 MACHINE = hardware.read()
+BIG = replace(MACHINE, ram_available=1 << 36)
 
 
 @pytest.fixture
@@ -55,3 +59,47 @@ def test_a_line_has_its_columns_under_their_titles_or_what_is_wrong(entries: lis
         if not problem:
             assert model_rows.cells(entry)["size"] in text and text.endswith(model_rows.cells(entry)["cpu"])
     assert any(problem for _, problem in lines)
+
+
+def test_a_fit_is_for_the_context_and_the_cache_of_the_settings(tmp_path: Path) -> None:
+    write(tmp_path / "m.gguf", metadata(qwen3__context_length=32_768))
+    put_base(tmp_path / "base")
+    known = speed.known(paths.machine_file(), BIG)
+    by_wish = {}
+    for wish in (Wish(), Wish(2048), Wish(2048, "q4_0")):
+        entries = {e.model.name: e for e in overview([tmp_path], BIG, known, wish).entries}
+        by_wish[wish] = [entries[name].fits["cpu"].need for name in ("m", "base")]
+        told = entries["m"].model.as_dict(BIG, wish=wish)["fits"]
+        assert told["cpu"]["need_bytes"] == entries["m"].fits["cpu"].need_bytes
+    default, short, small = by_wish.values()
+    assert default[0] and short[0] and small[0]
+    assert short[0].cache == default[0].cache // 4
+    assert small[0].cache == short[0].cache * 18 // 64
+    # Only a GGUF's cache is quantised.
+    assert small[1] == short[1]
+
+
+def test_an_adapter_is_judged_with_its_base(tmp_path: Path) -> None:
+    base = put_base(tmp_path / "base")
+    put_lora(tmp_path / "lora", base_model_name_or_path=str(base))
+    put_lora(tmp_path / "other", base_model_name_or_path="some/where")
+    known = speed.known(paths.machine_file(), BIG)
+    entries = {e.model.name: e for e in overview([tmp_path], BIG, known, Wish(1024)).entries}
+    lora, answering = entries["lora"], entries["base"].model
+    assert answering.shape is not None
+    for profile in (Profile.CPU, Profile.GPU8, Profile.GPU16):
+        expected = fit.fit(answering.shape, profile, BIG, 1024, lora.model.size_bytes)
+        assert lora.fits[profile.value] == expected
+    assert lora.model.as_dict(BIG, wish=Wish(1024), base=answering)["fits"]["cpu"]["need_bytes"] == (
+        lora.fits["cpu"].need_bytes
+    )
+    assert "+" not in model_rows.cells(lora)["cpu"]
+    # Without a base it is what it adds.
+    assert entries["other"].fits["cpu"].need_bytes == entries["other"].model.size_bytes
+
+
+def test_each_number_of_a_speed_says_where_it_comes_from(entries: list[Entry]) -> None:
+    entry = replace(entries[0], speed=speed.Speed(10.0, 0.5, "estimated", "measured"))
+    text = "".join(span.text for line in model_details._lines(entry, 200) for span in line)
+    assert f"tok/s {i18n.t('speed.estimated')}" in text
+    assert f"{i18n.t('models.first_token', seconds='0.50')} {i18n.t('speed.measured')}" in text

@@ -288,6 +288,7 @@ def test_a_model_is_told_by_its_own_answers_and_others_by_how_far_those_were_off
         speed.record(file, this, off(factor))
     own, theirs = told(this.model.path, starter()), told(home / "o", other)
     assert (own.label, theirs.label) == ("measured", "calibrated")
+    assert (own.ttft_label, theirs.ttft_label) == ("measured", "calibrated")
     for now, path in ((own, this.model.path), (theirs, home / "o")):
         assert now.decode_tok_s == pytest.approx(before[path].decode_tok_s / 2)
         assert now.ttft_s == pytest.approx(before[path].ttft_s * 2)
@@ -330,7 +331,11 @@ def test_answers_that_tell_nothing_are_left_out(home: Path) -> None:
     assert told(this.model.path, starter()).label == "estimated"
     # A prompt alone tells of prefill, and an answer to a short one of decoding.
     speed.record(file, this, off(2.0, tokens=1))
-    assert told(this.model.path, starter()).label == "estimated"
+    now, other = told(this.model.path, starter()), told(home / "o", starter())
+    assert (now.label, now.ttft_label) == ("estimated", "measured")
+    assert (other.label, other.ttft_label) == ("estimated", "calibrated")
+    numbers = {"decode_tok_s": now.decode_tok_s, "ttft_s": now.ttft_s}
+    assert now.as_dict() == numbers | {"label": "estimated", "ttft_label": "measured"}
     speed.record(file, this, finished(10.0, 0.001, prompt=20))
     now = told(this.model.path, starter(), context=70)
     assert now.label == "measured"
@@ -401,7 +406,7 @@ def test_an_answer_that_was_given_is_learned_from(home: Path, known_machine: Non
 
     paths.settings_file().write_text("threads = 1\n")
     before = listed()
-    assert before.keys() == {"decode_tok_s", "ttft_s", "label"}
+    assert before.keys() == {"decode_tok_s", "label", "ttft_s", "ttft_label"}
     assert before["label"] == "estimated"
     question = "头晕" * 100
     subprocess.run(

@@ -7,11 +7,15 @@ import shutil
 from pathlib import Path
 
 import pytest
+from modelscope_hub._download import DownloadManager, _incomplete_path
+from modelscope_hub._legacy_api import LegacyClient
+from modelscope_hub.config import HubConfig
 
 from drkun_tui import hardware, paths
-from drkun_tui.library import inventory, stores
+from drkun_tui.library import aliases, inventory, speed, stores
 from drkun_tui.library.model import Kind, Model, Source
 from drkun_tui.library.plan import folders
+from drkun_tui.library.scanner import Scanner
 from drkun_tui.library.unfinished import MARKER, PARTIAL
 from drkun_tui.settings import Settings
 from tests import gguf_files
@@ -163,6 +167,16 @@ def test_an_unfinished_download_of_huggingface_hub(repository: Path, user_home: 
         assert begun.source is Source.HUGGINGFACE
 
 
+def test_an_attempt_that_another_one_has_overtaken_is_no_unfinished_download(repository: Path) -> None:
+    """huggingface_hub takes up no unfinished blob: the next attempt has a name of its own."""
+    blob = next((repository / "blobs").iterdir())
+    for stale in (f"{blob.name}.incomplete", f"{blob.name}.1a2b3c4d.incomplete"):
+        blob.with_name(stale).write_bytes(b"part")
+    assert one().complete
+    blob.with_name("0123.1a2b3c4d.incomplete").write_bytes(b"part")
+    assert not one().complete
+
+
 def test_a_cached_model_that_is_in_our_store_too_keeps_both_names(repository: Path, home: Path) -> None:
     put_base(home / "models" / "Qwen" / "Qwen3-0.6B")
     models = found()
@@ -202,6 +216,49 @@ def test_an_unfinished_download_of_modelscope(user_home: Path) -> None:
     }
     assert "modelscope download --model Qwen/Qwen3-4B" in models["Qwen/Qwen3-4B"].problems[0].remedy
     assert (models["org/some-GGUF/a-Q4_K_M"].size_bytes, models["new/Base"].kind) == (4, Kind.BASE)
+
+
+def test_the_cache_that_modelscope_hub_writes(user_home: Path) -> None:
+    root = user_home / ".cache/modelscope/models"
+    base = put_base(root / "Qwen--Qwen2.5-0.5B" / "snapshots" / "master")
+    gguf_files.write(root / "org--some-GGUF" / "snapshots" / "v1" / "Q4" / "a.gguf")
+    models = found()
+    assert set(models) == {"Qwen/Qwen2.5-0.5B", "org/some-GGUF@v1/Q4/a"}
+    assert all(m.complete and m.source is Source.MODELSCOPE and not m.removable for m in models.values())
+    # It is where the client itself puts it.
+    settings = HubConfig(cache_dir=user_home / ".cache/modelscope")
+    client = DownloadManager(LegacyClient(None, "http://127.0.0.1"), settings)
+    place = client._repo_cache_dir_path("Qwen/Qwen2.5-0.5B", "model")
+    assert place / "snapshots" / "master" == base
+    assert inventory.at(base).complete
+
+
+def test_an_unfinished_download_of_modelscope_hub(user_home: Path) -> None:
+    models = user_home / ".cache/modelscope/models"
+    put_base(models / "Qwen--Qwen3-4B" / "snapshots" / "master")
+    gguf = gguf_files.write(models / "org--some-GGUF" / "snapshots" / "master" / "a-Q8_0.gguf")
+    # Where an older client has put a repository, the new one goes on with it there.
+    put_base(models / "old" / "Base")
+    for file in (
+        models / "Qwen--Qwen3-4B" / "snapshots" / "master" / "tokenizer.json",
+        gguf.with_name("a-Q4_K_M.gguf"),
+        models / "new--Base" / "snapshots" / "master" / "model.safetensors",
+        models / "old" / "Base" / "tokenizer.json",
+    ):
+        begun = _incomplete_path(file)
+        begun.parent.mkdir(parents=True, exist_ok=True)
+        begun.write_bytes(b"part")
+    told = found()
+    assert {name: model.complete for name, model in told.items()} == {
+        "Qwen/Qwen3-4B": False,
+        "org/some-GGUF/a-Q8_0": True,
+        "org/some-GGUF/a-Q4_K_M": False,
+        "new/Base": False,
+        "old/Base": False,
+    }
+    for name in ("Qwen/Qwen3-4B", "new/Base", "old/Base"):
+        assert f"modelscope download --model {name}" in told[name].problems[0].remedy
+    assert (told["org/some-GGUF/a-Q4_K_M"].size_bytes, told["new/Base"].kind) == (4, Kind.BASE)
 
 
 # LM Studio and Ollama
@@ -261,6 +318,21 @@ def test_ollama_s_models_are_named_as_it_names_them(ollama: Ollama) -> None:
     assert (qwen.source, qwen.removable) == (Source.OLLAMA, False)
     assert models["someone/tuned:v1/adapter"].kind is Kind.GGUF_LORA
     inventory.ensure_loadable(qwen)
+
+
+async def test_names_that_share_a_file_are_models_of_their_own(ollama: Ollama) -> None:
+    model = ollama.blob()
+    for tag in ("4b", "latest"):
+        ollama.manifest(f"registry.ollama.ai/library/qwen3/{tag}", model=model)
+    aliases.rename(found()["qwen3:4b"], "mine", found().values())
+    assert set(found()) == {"mine", "qwen3:latest"}
+    machine = hardware.read()
+    scanner = Scanner()
+    try:
+        told = await scanner.look([ollama.root], machine, speed.known(paths.machine_file(), machine))
+    finally:
+        await scanner.close()
+    assert [entry.model.name for entry in told.entries] == ["mine", "qwen3:latest"]
 
 
 def test_a_broken_store_of_ollama(ollama: Ollama, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ from textual.widgets import Input, OptionList
 
 from drkun_tui import hardware, paths
 from drkun_tui.i18n import t
+from drkun_tui.library import fit
 from drkun_tui.library.hub.recommended import first_choice
+from drkun_tui.profiles import GIB
 from drkun_tui.ui.screens.ask_text import AskText
 from drkun_tui.ui.screens.choose import Choose
 from drkun_tui.ui.screens.confirm import Confirm
@@ -18,11 +21,12 @@ from drkun_tui.ui.screens.consult import ConsultScreen
 from drkun_tui.ui.screens.fetch import FetchScreen
 from drkun_tui.ui.screens.models import ModelsScreen
 from drkun_tui.ui.screens.reader import Reader
+from drkun_tui.ui.table import size
 from drkun_tui.ui.widgets.row_list import RowList
 from tests.conftest import starter_with
-from tests.gguf_files import lora
+from tests.gguf_files import lora, write
 from tests.hub_server import HubServer, serving
-from tests.model_files import put_base, put_lora
+from tests.model_files import CONFIG, put_base, put_json, put_lora, put_safetensors
 from tests.ui_helpers import Chat, chat, flat, gguf_folder, plainly, settings_on_disk
 
 REPO = "drkun/second-GGUF"
@@ -134,6 +138,21 @@ async def test_models_put_there_later_are_found_by_another_scan() -> None:
         assert isinstance(it.app.screen, ConsultScreen)
 
 
+async def test_a_scan_leaves_the_highlight_where_it_is_among_names_of_one_file(user_home: Path) -> None:
+    store = user_home / ".ollama" / "models"
+    write(store / "blobs" / f"sha256-{'a' * 64}")
+    layer = {"mediaType": "application/vnd.ollama.image.model", "digest": f"sha256:{'a' * 64}"}
+    for tag in ("4b", "latest"):
+        put_json(store / "manifests/registry.ollama.ai/library/qwen3" / tag, {"layers": [layer]})
+    async with chat(loaded=False) as it:
+        screen = await at_models(it, "qwen3:latest")
+        await highlight(it, "qwen3:latest")
+        write(gguf_folder() / "another.gguf")
+        await it.press("r")
+        await it.until(lambda: "another" in it.seen("#models"))
+        assert screen.highlighted == "qwen3:latest"
+
+
 # Adapters
 
 
@@ -160,6 +179,38 @@ async def test_an_adapter_is_used_with_its_base_which_stays_loaded() -> None:
         assert turn.adapter == "shift"
 
 
+async def test_a_strength_belongs_to_the_adapter_that_it_was_set_for() -> None:
+    lora(gguf_folder() / "shift.gguf")
+    lora(gguf_folder() / "turn.gguf", seed=2)
+
+    async def use(it: Chat, name: str) -> float:
+        await at_models(it, name)
+        await highlight(it, name)
+        await it.press("enter")
+        await it.until(lambda: it.app.settings.adapter == name and "load" not in it.working())
+        return it.app.settings.adapter_scale
+
+    async with chat(plainly(adapter="shift", adapter_scale=0.5)) as it:
+        assert await use(it, "shift") == 0.5
+        assert await use(it, "turn") == 1.0
+
+
+async def test_a_scan_looks_at_the_free_memory_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = hardware.read()
+
+    async def scan(it: Chat, free: int) -> None:
+        now = replace(machine, ram_available=free, gpus=[])
+        monkeypatch.setattr(hardware, "read", lambda: now)
+        await it.press("r")
+        await it.until(lambda: flat(size(free)) in it.header())
+        await it.until(lambda: flat(fit.size_text(free)) in it.seen("#details"))
+
+    async with chat(loaded=False) as it:
+        await at_models(it)
+        await scan(it, 2 * GIB)
+        await scan(it, 7 * GIB)
+
+
 async def test_a_strength_that_is_none_is_told() -> None:
     lora(gguf_folder() / "shift.gguf")
     async with chat(plainly(adapter="shift")) as it:
@@ -183,6 +234,19 @@ async def test_an_adapter_without_its_base_offers_to_fetch_that(hub: HubServer) 
         await it.press("y")
         await dialog(it, FetchScreen)
         await it.until(lambda: REPO in it.seen("#found"))
+
+
+async def test_an_adapter_whose_base_is_here_and_does_not_fit_is_refused(home: Path) -> None:
+    put_base(gguf_folder() / "Qwen" / "Tiny", CONFIG | {"vocab_size": 64})
+    put_lora(gguf_folder() / "medical", base_model_name_or_path="Qwen/Tiny")
+    tensors = {"base_model.model.lm_head.lora_A.weight": [4, 96]}
+    put_safetensors(gguf_folder() / "medical" / "adapter_model.safetensors", tensors)
+    async with chat(loaded=False) as it:
+        await at_models(it, "medical")
+        await highlight(it, "medical")
+        await it.press("enter")
+        await it.until(lambda: "96" in it.notice())
+        assert isinstance(it.app.screen, ModelsScreen)
 
 
 # Import, rename, remove, read

@@ -8,7 +8,8 @@ import json
 from drkun_tui import hardware, paths, settings
 from drkun_tui.errors import EXIT_DONE, EXIT_NO_MODEL
 from drkun_tui.i18n import set_language
-from drkun_tui.library import inspection, inventory
+from drkun_tui.library import adapters, inspection, inventory
+from drkun_tui.library.fit import Wish
 from drkun_tui.library.plan import folders
 from drkun_tui.ui.typeset.sanitise import clean
 
@@ -17,9 +18,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Show one model; the exit code says whether it is whole."""
     own = settings.load(paths.settings_file())
     set_language(own.language)
-    found = inventory.find(arguments.model, folders(own))
+    where = folders(own)
+    found = inventory.find(arguments.model, where)
+    base = adapters.base_for(found, inventory.scan(where)) if found.is_adapter else None
     model = inspection.details(found)
-    facts = model.as_dict(hardware.read())
+    wish = Wish(own.context_length, own.kv_cache)
+    facts = model.as_dict(hardware.read(), wish, base)
     if arguments.json:
         print(json.dumps(facts, ensure_ascii=False))
     else:

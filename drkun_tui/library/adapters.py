@@ -77,12 +77,17 @@ def bases(models: Sequence[Model]) -> list[Model | None]:
 
 
 def missing_base(adapter: Model, models: Iterable[Model]) -> str | None:
-    """The repository to fetch for an adapter, ``org/name``; None when its base is here, or is not named
-    so that it can be fetched."""
+    """What to look for on a hub for an adapter; None when its base is here, fitting or not, or is not named
+    so that it can be found.
+
+    That is the repository that it names. One for a GGUF adapter that holds no GGUF, as nearly all that are
+    named, has copies that do: then it is the model's name and the format.
+    """
     named = _plain(adapter.base_model or "")
-    if not _REPOSITORY.fullmatch(named) or base_for(adapter, models) is not None:
+    bases = _Bases(models)
+    if not _REPOSITORY.fullmatch(named) or bases.of(adapter) is not None or bases.unfit(adapter) is not None:
         return None
-    return named
+    return f"{_last(named)} GGUF" if _wants_copy(adapter, named) else named
 
 
 def dependents(base: Model, models: Sequence[Model]) -> list[Model]:
@@ -126,18 +131,23 @@ class _Bases:
         alike = [m for m in self._models if m.complete and mismatch(adapter, m) is None]
         return alike[0] if len(alike) == 1 else None
 
-    def problem(self, adapter: Model) -> Problem | None:
-        """What to say of an adapter that has no base here."""
+    def unfit(self, adapter: Model) -> Model | None:
+        """The base that an adapter means, where none of those fits it."""
         wanted = _FORMATS[adapter.kind]
         named = [model for model in self._named(adapter) if model.kind is wanted]
-        if named:
-            reason = mismatch(adapter, named[0]) or ""
+        return named[0] if named and all(mismatch(adapter, model) for model in named) else None
+
+    def problem(self, adapter: Model) -> Problem | None:
+        """What to say of an adapter that has no base here."""
+        if (named := self.unfit(adapter)) is not None:
+            reason = mismatch(adapter, named) or ""
             return Problem(reason, t("inventory.remedy_other_base"))
         base = _plain(adapter.base_model or "")
         if _REPOSITORY.fullmatch(base):
-            return Problem(
-                t("inventory.adapter_absent", base=base), t("inventory.remedy_pull_base", repo=base)
-            )
+            absent = t("inventory.adapter_absent", base=base)
+            if _wants_copy(adapter, base):
+                return Problem(absent, t("inventory.remedy_search_base", name=_last(base)))
+            return Problem(absent, t("inventory.remedy_pull_base", repo=base))
         if any(m.complete and mismatch(adapter, m) is None for m in self._models):
             return None  # several would do: the user's choice
         text = t("inventory.adapter_absent", base=base) if base else t("inventory.adapter_none_fits")
@@ -158,6 +168,11 @@ class _Bases:
 
 
 _FORMATS = {Kind.LORA: Kind.BASE, Kind.GGUF_LORA: Kind.GGUF}
+
+
+def _wants_copy(adapter: Model, repo: str) -> bool:
+    """Is a GGUF wanted, and does this repository not sound as if it had any?"""
+    return adapter.kind is Kind.GGUF_LORA and "gguf" not in repo.lower()
 
 
 def _plain(said: str) -> str:

@@ -1,4 +1,7 @@
-"""The names that the user gave to models, kept by the models' paths."""
+"""The names that the user gave to models, kept by the models' paths.
+
+In Ollama's store several names may mean one file; there the name belongs to the key.
+"""
 
 from __future__ import annotations
 
@@ -13,22 +16,28 @@ from drkun_tui import paths
 from drkun_tui.errors import EXIT_BAD_INPUT, EXIT_FAILED, DrkunError
 from drkun_tui.i18n import t
 from drkun_tui.library.files import read_bytes
-from drkun_tui.library.model import Model
+from drkun_tui.library.model import Model, Source
 from drkun_tui.library.printable import printable
 
 MAX_ALIAS = 80
 """Characters of the longest alias."""
 
 
-def read() -> Mapping[Path, str]:
-    """Every alias by its model's path; none where they cannot be read, for a scan goes on without."""
+def key_of(model: Model) -> str:
+    """Under what a model's alias is kept."""
+    shared = model.source is Source.OLLAMA
+    return f"{model.path}|{model.disk_name or model.name}" if shared else str(model.path)
+
+
+def read() -> Mapping[str, str]:
+    """Every alias by its model's key; none where they cannot be read, for a scan goes on without."""
     try:
         told = _load()
     except DrkunError:
         return {}
     # Somebody may have written into the file: each name is one model's, and one is the bundled model's.
-    unique = {printable(alias): Path(path) for path, alias in told.items() if alias != "starter"}
-    return {path: alias for alias, path in unique.items() if alias}
+    unique = {printable(alias): key for key, alias in told.items() if alias != "starter"}
+    return {key: alias for alias, key in unique.items() if alias}
 
 
 def rename(model: Model, alias: str, models: Iterable[Model]) -> str:
@@ -50,14 +59,14 @@ def rename(model: Model, alias: str, models: Iterable[Model]) -> str:
     if len(alias) > MAX_ALIAS or printable(alias, MAX_ALIAS) != alias or alias.startswith(("/", "~", "-")):
         hint = t("inventory.alias_bad_hint", most=MAX_ALIAS)
         raise DrkunError("alias_bad", t("inventory.alias_bad", name=printable(alias)), hint, EXIT_BAD_INPUT)
-    others = [other for other in models if other.path != model.path]
+    others = [other for other in models if other.key != model.key]
     if alias and any(alias.lower() in (o.name.lower(), o.disk_name.lower()) for o in others):
         message = t("inventory.alias_taken", name=alias)
         raise DrkunError("alias_taken", message, t("inventory.alias_taken_hint"), EXIT_BAD_INPUT)
     told = _load()
-    told.pop(str(model.path), None)
+    told.pop(key_of(model), None)
     if alias and alias != model.disk_name:
-        told[str(model.path)] = alias
+        told[key_of(model)] = alias
     _save(told)
     return alias or model.disk_name
 

@@ -75,6 +75,19 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True)
+class Wish:
+    """How the user wants models to be loaded."""
+
+    context: int = 0
+    """Tokens; 0 is `DEFAULT_CONTEXT`."""
+    kv_cache: str = "f16"
+    """What a GGUF's keys and values are kept as, one of `CACHE_SHARE`."""
+
+
+USUAL = Wish()
+
+
+@dataclass(frozen=True, slots=True)
 class Need:
     """Bytes that a model takes, by what for."""
 
@@ -277,7 +290,8 @@ def gpu_layers(shape: Shape, free: int, ram: int, context: int = SMALLEST_CONTEX
     inner = sum(size for part, _, size in shape.parts if part in ("layers", "experts"))
     if not shape.is_gguf or not shape.layers or not inner:
         return 0
-    layer = (inner + shape.cache_bytes * context) // shape.layers
+    if not (layer := (inner + shape.cache_bytes * context) // shape.layers):  # no model is so small
+        return 0
     # What is no layer: the output goes with them, the input embedding stays on the CPU.
     output = sum(size for part, _, size in shape.parts if part == "output")
     left = free - _CUDA_BYTES - _compute_buffer(shape) - output

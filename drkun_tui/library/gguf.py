@@ -12,6 +12,7 @@ import math
 import os
 import stat
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -56,6 +57,13 @@ _NUMBERS = {
 } | {10: _U64, 11: struct.Struct("<q"), 12: struct.Struct("<d")}  # fmt: skip
 
 
+class RefusedError(DrkunError):
+    """Why a header is refused."""
+
+    values: Mapping[str, str | int] = {}
+    """What its sentence is filled with, besides the file's name."""
+
+
 def read(path: Path, *, partial: bool = False) -> GgufHeader:
     """Read the header of one file.
 
@@ -72,16 +80,16 @@ def read(path: Path, *, partial: bool = False) -> GgufHeader:
         # Opening a pipe or a device could wait for ever, so the kind is looked at first.
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            raise _error("not_gguf", name)
+            raise refusal("not_gguf", name)
         if status.st_size == 0:
-            raise _error("empty", name)
+            raise refusal("empty", name)
         with path.open("rb", buffering=0) as file:
             header = read_from(file, os.fstat(file.fileno()).st_size, name)
     except FileNotFoundError as error:
-        raise _error("missing", name) from error
+        raise refusal("missing", name) from error
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
         reason = getattr(error, "strerror", None) or str(error)
-        raise _error("unreadable", name, reason=printable(reason)) from error
+        raise refusal("unreadable", name, reason=printable(reason)) from error
     if not header.complete and not partial:
         raise truncated(path, header.file_size, header.expected_size)
     return header
@@ -104,12 +112,15 @@ def read_from(file: BinaryIO, size: int, name: str) -> GgufHeader:
 
 def truncated(path: Path, have: int, need: int) -> DrkunError:
     """The error for a file that ends before its tensors do."""
-    return _error("truncated", printable(path.name), have=have, need=need)
+    return refusal("truncated", printable(path.name), have=have, need=need)
 
 
-def _error(kind: str, name: str, **values: str | int) -> DrkunError:
+def refusal(kind: str, name: str, **values: str | int) -> RefusedError:
+    """The error ``gguf_KIND`` for the file that is called `name`."""
     message = t(f"library.gguf_{kind}", file=name, **values)
-    return DrkunError(f"gguf_{kind}", message, t(f"library.gguf_{kind}_hint"), EXIT_NO_MODEL)
+    refused = RefusedError(f"gguf_{kind}", message, t(f"library.gguf_{kind}_hint"), EXIT_NO_MODEL)
+    refused.values = values
+    return refused
 
 
 class _Cursor:
@@ -137,7 +148,7 @@ class _Cursor:
 
     def corrupt(self, what: str) -> DrkunError:
         """The error for a claim that cannot be true, or that no sound model makes."""
-        return _error("corrupt", self.name, reason=what, offset=self.offset)
+        return refusal("corrupt", self.name, reason=what, offset=self.offset)
 
     def _fill(self, count: int) -> None:
         """Bring the next `count` bytes into the window.
@@ -149,7 +160,7 @@ class _Cursor:
         if end > min(self.size + MAX_ITEM, MAX_HEADER):
             raise self.corrupt("length")
         if end > self.size:
-            raise _error("truncated", self.name, have=self.size, need=end)
+            raise refusal("truncated", self.name, have=self.size, need=end)
         start = self.offset
         self._file.seek(start)
         # Raw reads may be short.
@@ -160,7 +171,7 @@ class _Cursor:
             missing -= len(part)
         self._window, self._window_start, self._at = b"".join(parts), start, 0
         if len(self._window) < count:  # it shrank while being read
-            raise _error("truncated", self.name, have=start + len(self._window), need=end)
+            raise refusal("truncated", self.name, have=start + len(self._window), need=end)
 
     def take(self, count: int) -> bytes:
         """The next `count` bytes, at most `MAX_KEPT_TEXT`."""
@@ -205,7 +216,7 @@ class _Cursor:
         if claimed > most:
             raise self.corrupt(what)
         if self.offset + claimed * smallest > self.size:
-            raise _error("truncated", self.name, have=self.size, need=self.offset + claimed * smallest)
+            raise refusal("truncated", self.name, have=self.size, need=self.offset + claimed * smallest)
         return claimed
 
     def string(self, longest: int, what: str) -> str:
@@ -219,10 +230,10 @@ class _Cursor:
 def _read_header(cursor: _Cursor) -> GgufHeader:
     magic = cursor.take(min(4, cursor.size))
     if not b"GGUF".startswith(magic):
-        raise _error("not_gguf", cursor.name)
+        raise refusal("not_gguf", cursor.name)
     version = cursor.u32()
     if version not in (2, 3):
-        raise _error("unsupported", cursor.name, reason=_version_name(version))
+        raise refusal("unsupported", cursor.name, reason=_version_name(version))
     # Each entry has a key's length, a type and a value; each tensor a name, a shape, a type, an offset.
     tensor_count = cursor.count(MAX_ENTRIES, 8 + 4 + 4 + 8, "tensor count")
     entry_count = cursor.count(MAX_ENTRIES, 8 + 4 + 1, "metadata count")
@@ -233,7 +244,7 @@ def _read_header(cursor: _Cursor) -> GgufHeader:
     tensors = Collector()
     part_bytes, parameters, span = _read_tensors(cursor, tensor_count, alignment, tensors)
     data_offset = _padded(cursor.offset, alignment) if tensor_count else cursor.offset
-    return GgufHeader(
+    header = GgufHeader(
         version=version,
         metadata=metadata,
         tensor_count=tensor_count,
@@ -244,6 +255,9 @@ def _read_header(cursor: _Cursor) -> GgufHeader:
         file_size=cursor.size,
         tensors=tensors.tensors(),
     )
+    if not header.plausible:
+        raise cursor.corrupt("model size")
+    return header
 
 
 def _version_name(version: int) -> str:
@@ -332,7 +346,7 @@ def _read_tensors(
         if elements >= 1 << 63:
             raise cursor.corrupt("tensor shape")
         if kind not in TENSOR_TYPES:
-            raise _error("unsupported", cursor.name, reason=f"tensor type {kind}")
+            raise refusal("unsupported", cursor.name, reason=f"tensor type {kind}")
         name, block, block_bytes = TENSOR_TYPES[kind]
         if (shape[0] if shape else 1) % block:
             raise cursor.corrupt("tensor shape")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from drkun_tui.library.gguf_types import FILE_TYPES, GUESSED
-from drkun_tui.library.tensors import Tensors
+from drkun_tui.library.tensors import MAX_ELEMENTS, MAX_NUMBER, Tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +78,16 @@ class GgufHeader:
     def complete(self) -> bool:
         """Does the file hold every tensor?"""
         return self.file_size >= self.expected_size
+
+    @property
+    def plausible(self) -> bool:
+        """Are its numbers such as a model could have?"""
+        numbers = (
+            *(self.block_count, self.embedding_length, self.feed_forward_length, self.vocabulary),
+            *(self.head_count, self.heads_in_all, self.head_count_kv, self.kv_heads_in_all),
+            *(self.key_length, self.value_length),
+        )
+        return self.parameters <= MAX_ELEMENTS and all((number or 0) <= MAX_NUMBER for number in numbers)
 
     def text(self, key: str) -> str:
         """A metadata text, "" when there is none."""

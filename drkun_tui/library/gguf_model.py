@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from drkun_tui.errors import DrkunError
 from drkun_tui.library import gguf, provenance
@@ -38,8 +39,20 @@ class _Facts:
     provenance: Provenance | None
 
 
-def _facts(path: Path) -> _Facts:
-    header = gguf.read(path, partial=True)
+class _Refusal(NamedTuple):
+    """Why a header is refused, in no language yet: to find that out may have taken seconds."""
+
+    kind: str
+    values: dict[str, str | int]
+
+
+def _facts(path: Path) -> _Facts | _Refusal:
+    try:
+        header = gguf.read(path, partial=True)
+    except gguf.RefusedError as refused:
+        if refused.kind in ("gguf_missing", "gguf_unreadable"):  # and the next time it may be readable
+            raise
+        return _Refusal(refused.kind.removeprefix("gguf_"), dict(refused.values))
     base = header.text("general.base_model.0.repo_url") or header.text("general.base_model.0.name")
     alpha = header.metadata.get("adapter.lora.alpha")
     trained = provenance.parse(header.text(provenance.GGUF_KEY))
@@ -67,7 +80,10 @@ def describe(files: list[Path], name: str) -> Model:
     for file in files:
         size += (have := size_of(file))
         try:
-            parts.append(cached(file, _facts, _Facts))
+            facts = cached(file, _facts, _Facts | _Refusal)
+            if isinstance(facts, _Refusal):
+                raise gguf.refusal(facts.kind, printable(file.name), **facts.values)
+            parts.append(facts)
             if have < parts[-1].expected_size:
                 raise gguf.truncated(file, have, parts[-1].expected_size)
         except DrkunError as refused:

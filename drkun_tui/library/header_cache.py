@@ -20,7 +20,7 @@ import msgspec
 from drkun_tui import __version__, paths
 from drkun_tui.errors import DrkunError
 
-FORMAT = f"3 {__version__}"
+FORMAT = f"4 {__version__}"
 """Raise the number whenever something else is read out of a header."""
 
 MAX_FILE = 32 * 1024 * 1024
@@ -58,7 +58,8 @@ def cached(path: Path, read: Callable[[Path], Read], kind: Any) -> Read:
 
     Args:
         path: the file.
-        read: reads it; what it raises is passed on, and nothing is remembered.
+        read: reads it; what it raises is passed on, and nothing is remembered. What will be the same the
+            next time, such as why a header is refused, it should return.
         kind: the type of what it returns, for msgspec.
     """
     global _changed
@@ -117,9 +118,11 @@ def save() -> None:
         room = MAX_ENTRIES - len(known)
         entries = dict(list(_stored.items())[-room:]) if room else {}
         path = _loaded
-    encode = msgspec.msgpack.encode
-    entries |= {key: _Entry(stamp, msgspec.Raw(encode(read))) for key, (stamp, read) in known}
-    raw = encode(_File(FORMAT, entries))
+    for key, (stamp, read) in known:
+        # What has no place in the format, such as a stranger's number of 100 digits, is read again.
+        with contextlib.suppress(OverflowError, ValueError):
+            entries[key] = _Entry(stamp, msgspec.Raw(msgspec.msgpack.encode(read)))
+    raw = msgspec.msgpack.encode(_File(FORMAT, entries))
     if len(raw) > MAX_FILE:
         return
     aside = path.with_suffix(f".{os.getpid()}.{threading.get_ident()}.tmp")

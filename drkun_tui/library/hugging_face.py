@@ -14,6 +14,7 @@ from drkun_tui.library.model import Kind, Model, problem
 from drkun_tui.library.printable import printable
 from drkun_tui.library.provenance import Provenance
 from drkun_tui.library.safetensors import Weights
+from drkun_tui.library.tensors import MAX_NUMBER
 
 MAX_MODULES = 64
 """Most target modules that are told of an adapter."""
@@ -55,7 +56,7 @@ def describe_lora(folder: Path, files: set[str], name: str) -> Model:
         quantization=weights.dtype,
         base_model=printable(base) if isinstance(base, str) and base else None,
         rank=_int(config, "r") or None,
-        alpha=alpha if isinstance(alpha, int | float) else None,
+        alpha=alpha if isinstance(alpha, int | float) and abs(alpha) <= MAX_NUMBER else None,
         target_modules=tuple(printable(m) for m in modules[:MAX_MODULES] if isinstance(m, str)),
         provenance=trained,
         complete=not problems and not weights.problems,
@@ -108,6 +109,9 @@ def describe_base(folder: Path, shards: list[str], pickles: list[str], name: str
         parts=_parts(text, parameters, min(embeddings, parameters), tied=tied),
         expert_share=_expert_share(text),
     )
+    numbers = (shape.heads, layers, layers * kv_heads, head, hidden, shape.vocabulary, shape.feed_forward)
+    if not (plausible := max(numbers) <= MAX_NUMBER):
+        problems.append(problem("bad_config", "fetch_again", file="config.json"))
     made = _made(folder)
     return Model(
         name=name,
@@ -123,7 +127,7 @@ def describe_base(folder: Path, shards: list[str], pickles: list[str], name: str
         problems=(*problems, *weights.problems),
         provenance=made if made and made.trained else None,
         demonstration=made is not None and made.demonstration,
-        shape=shape if weights.size and not weights.missing else None,
+        shape=shape if weights.size and plausible and not weights.missing else None,
         # Packed weights hide their shapes, too.
         tensors=None if stored else weights.tensors,
     )

@@ -30,6 +30,7 @@ from drkun_tui.library import (
     stores,
 )
 from drkun_tui.library.files import SPLIT, read_json, size_of
+from drkun_tui.library.hub_cache import Snapshot
 from drkun_tui.library.inspection import Inspection, details
 from drkun_tui.library.model import Kind, Model, Source
 from drkun_tui.library.printable import printable
@@ -72,12 +73,13 @@ def survey(folders: Iterable[Path]) -> Survey:
         (model for model in starters if model.source is Source.BUNDLED), starters[0] if starters else None
     )
     taken = {"starter"} if starter else set()
-    taken |= {alias for model, _ in found if (alias := given.get(model.path))}
+    taken |= {alias for model, _ in found if (alias := given.get(aliases.key_of(model)))}
     models = []
     for model, root in found:
         name = "starter" if model is starter else _unique(model, root, taken)
         taken.add(name)
-        models.append(replace(model, name=given.get(model.path, name), disk_name=name))
+        named = replace(model, name=name, disk_name=name)
+        models.append(replace(named, name=given.get(aliases.key_of(named), name)))
     return Survey(adapters.checked(models), unreadable)
 
 
@@ -172,12 +174,17 @@ def _scan_folder(root: Path, seen: set[tuple[int, int]], unreadable: list[Unread
     if above := marked(root):
         begun[above.folder] = above
     listed: set[Path] = set()
-    for folder, files in walk(root, seen, whole=_is_repository, unreadable=unreadable):
+    store = paths.model_store() if source is Source.DRKUN else None
+    for folder, files in walk(root, seen, whole=_is_repository, store=store, unreadable=unreadable):
         if _is_repository(folder):
             yield from _in_repository(folder, seen, unreadable)
             continue
         if MARKER in files:
             begun[folder] = read_marker(folder)
+        elif source is Source.MODELSCOPE:
+            repo = "/".join(stores.modelscope_name(_relative(folder, root)).split("/")[:2])
+            if (pending := stores.modelscope_pending(folder, files, repo)) is not None:
+                begun[folder] = pending
         unfinished = _nearest(folder, begun) if begun else None
         for model in _in_folder(folder, files, root, unfinished):
             listed.add(model.path)
@@ -202,26 +209,44 @@ def _belonging(model: Model, source: Source) -> Model:
 
 
 def _is_repository(folder: Path) -> bool:
-    return folder.name.startswith("models--") and hub_cache.name_of(folder) is not None
+    return hub_cache.source_of(folder) is not None
 
 
 def _in_repository(
     repository: Path, seen: set[tuple[int, int]], unreadable: list[Unreadable]
 ) -> Iterator[Model]:
-    """The models in a repository that huggingface_hub has cached: the revision of ``main``, and what
-    else is whole."""
+    """The models in a repository that a hub's client has cached: the revision that counts, and what else is
+    whole."""
+    source = hub_cache.source_of(repository) or Source.FOLDER
     unfinished = hub_cache.unfinished(repository)
     found = False
     for snapshot in hub_cache.snapshots(repository):
-        for folder, files in walk(snapshot.folder, seen, unreadable=unreadable):
-            for model in _in_folder(folder, files, snapshot.folder, unfinished):
+        for model in _in_snapshot(snapshot, unfinished, seen, unreadable):
+            if snapshot.main or model.complete:
+                found = True
                 inner = "" if model.path == snapshot.folder else f"/{model.name}"
-                fresh = model.path == folder or first_sight(model.path, seen)
-                if fresh and (snapshot.main or model.complete):
-                    found = True
-                    yield replace(model, source=Source.HUGGINGFACE, name=snapshot.name + inner)
+                yield replace(model, source=source, name=snapshot.name + inner)
     if unfinished is not None and not found:
-        yield replace(hub_cache.to_come(repository, unfinished), source=Source.HUGGINGFACE)
+        yield replace(hub_cache.to_come(repository, unfinished), source=source)
+
+
+def _in_snapshot(
+    snapshot: Snapshot,
+    unfinished: Unfinished | None,
+    seen: set[tuple[int, int]],
+    unreadable: list[Unreadable],
+) -> Iterator[Model]:
+    listed: set[Path] = set()
+    begun: list[Unfinished] = []
+    for folder, files in walk(snapshot.folder, seen, unreadable=unreadable):
+        pending = unfinished or stores.modelscope_pending(folder, files, snapshot.name.partition("@")[0])
+        begun += [pending] if pending and pending.pending else []
+        for model in _in_folder(folder, files, snapshot.folder, pending):
+            listed.add(model.path)
+            if model.path == folder or first_sight(model.path, seen):
+                yield model
+    for pending in begun:
+        yield from _to_come(pending, snapshot.folder, listed)
 
 
 def _in_folder(

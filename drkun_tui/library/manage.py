@@ -203,8 +203,9 @@ def _lies_in(path: Path, store: Path) -> bool:
 def _default_name(model: Model) -> str:
     if model.kind in (Kind.BASE, Kind.LORA):
         folder = model.path.resolve()
-        cached = hub_cache.name_of(folder.parent.parent) if folder.parent.name == "snapshots" else None
-        return cached or folder.name
+        repository = folder.parent.parent
+        cached = folder.parent.name == "snapshots" and hub_cache.source_of(repository) is not None
+        return hub_cache.name_of(repository) if cached else folder.name
     split = SPLIT.fullmatch(model.path.name)
     if split is None and model.path.suffix.lower() != ".gguf":  # a blob, named after a hash
         return model.title or model.path.name

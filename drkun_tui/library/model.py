@@ -11,7 +11,7 @@ from typing import Any
 from drkun_tui.errors import DrkunError
 from drkun_tui.hardware import Hardware
 from drkun_tui.i18n import t
-from drkun_tui.library.fit import Fit, Shape, fit
+from drkun_tui.library.fit import USUAL, Fit, Shape, Wish, fit, with_cache
 from drkun_tui.library.provenance import Provenance
 from drkun_tui.library.speed import Known, Speed, estimate
 from drkun_tui.library.tensors import Tensors
@@ -108,6 +108,11 @@ class Model:
     """Why its file cannot be read."""
 
     @property
+    def key(self) -> tuple[Path, str]:
+        """What tells it from every other: several of Ollama's names may mean one file."""
+        return self.path, self.disk_name
+
+    @property
     def removable(self) -> bool:
         """Is it this program's to remove? Caches and other programs' stores are only read."""
         return self.source is Source.DRKUN
@@ -117,11 +122,20 @@ class Model:
         """Does it need a base?"""
         return self.kind in (Kind.LORA, Kind.GGUF_LORA)
 
-    def as_dict(self, hardware: Hardware, known: Known | None = None) -> dict[str, Any]:
+    def as_dict(
+        self,
+        hardware: Hardware,
+        known: Known | None = None,
+        *,
+        wish: Wish = USUAL,
+        base: Model | None = None,
+    ) -> dict[str, Any]:
         """The object of ``drkun models --json``.
 
         Args:
             known: how fast this machine is; without it no speeds are told.
+            wish: as `fits` takes it.
+            base: of an adapter.
         """
         fields = (
             "name", "kind", "source", "path", "size_bytes", "expected_bytes", "architecture", "parameters",
@@ -137,19 +151,33 @@ class Model:
         }
         fits: dict[str, dict[str, Any]] = {
             name: {"fits": fit.fits, "need_bytes": fit.need_bytes, "reason": fit.reason}
-            for name, fit in self.fits(hardware).items()
+            for name, fit in self.fits(hardware, wish, base).items()
         }
         for profile in _FIT_PROFILES:
-            if known and (speed := self.speed(profile, hardware, known)):
+            if known and (speed := self.speed(profile, hardware, known, base)):
                 fits[profile.value]["speed"] = speed.as_dict()
         return told | {"fits": fits}
 
-    def speed(self, profile: Profile, hardware: Hardware, known: Known) -> Speed | None:
-        """How fast it answers under a profile; None where nothing can be said."""
-        return estimate(self.path, self.shape, profile, hardware, known) if self.shape else None
+    def speed(
+        self, profile: Profile, hardware: Hardware, known: Known, base: Model | None = None
+    ) -> Speed | None:
+        """How fast it answers under a profile, an adapter with its base; None where nothing can be said."""
+        answering = base or self
+        if answering.shape is None:
+            return None
+        return estimate(answering.path, answering.shape, profile, hardware, known, adapter=base is not None)
 
-    def fits(self, hardware: Hardware) -> dict[str, Fit]:
-        """Does it fit, for each of the profiles ``cpu``, ``gpu8`` and ``gpu16``?"""
-        if self.shape is None:
+    def fits(self, hardware: Hardware, wish: Wish = USUAL, base: Model | None = None) -> dict[str, Fit]:
+        """Does it fit, for each of the profiles ``cpu``, ``gpu8`` and ``gpu16``?
+
+        Args:
+            wish: for what it is counted.
+            base: of an adapter, which is then judged together with it.
+        """
+        shape = (base or self).shape
+        if shape is None:
             return {p.value: Fit(False, 0, t("library.unknown_size")) for p in _FIT_PROFILES}
-        return {p.value: fit(self.shape, p, hardware) for p in _FIT_PROFILES}
+        if shape.is_gguf:
+            shape = with_cache(shape, wish.kv_cache)
+        added = self.size_bytes if base else 0
+        return {p.value: fit(shape, p, hardware, wish.context or None, added) for p in _FIT_PROFILES}

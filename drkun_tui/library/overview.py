@@ -3,16 +3,16 @@ their base."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from drkun_tui import profiles
 from drkun_tui.hardware import Hardware
 from drkun_tui.library import adapters, inventory
-from drkun_tui.library.fit import Fit
+from drkun_tui.library.fit import USUAL, Fit, Wish
 from drkun_tui.library.model import Kind, Model
-from drkun_tui.library.speed import Known, Speed, estimate
+from drkun_tui.library.speed import Known, Speed
 from drkun_tui.library.walk import Unreadable
 from drkun_tui.profiles import Profile
 
@@ -23,7 +23,7 @@ class Entry:
 
     Attributes:
         base: of an adapter, the model that it goes with; None where that is not here.
-        fits: by the name of the profile.
+        fits: by the name of the profile; of an adapter together with its base.
         speed: under the profile that would be used here; None where too little is known.
     """
 
@@ -41,36 +41,29 @@ class Overview:
     unreadable: list[Unreadable]
 
 
-def overview(folders: Iterable[Path], machine: Hardware, known: Known) -> Overview:
+def overview(folders: Iterable[Path], machine: Hardware, known: Known, wish: Wish = USUAL) -> Overview:
     """Look through the folders, and put everything together.
 
     Takes as long as a scan does: not for the thread that draws.
 
     Args:
         known: how fast this machine is, as far as that is known.
+        wish: how models would be loaded.
     """
     found = inventory.survey(folders)
     entries = []
     for model, base in zip(found.models, adapters.bases(found.models), strict=True):
-        answering = base if model.is_adapter else model
+        fits = model.fits(machine, wish, base)
         speed = None
-        if answering is not None and answering.shape is not None and not model.problems:
-            speed = estimate(
-                answering.path,
-                answering.shape,
-                _profile(answering, machine),
-                machine,
-                known,
-                adapter=model.is_adapter,
-            )
-        entries.append(Entry(model, base, model.fits(machine), speed))
+        if not model.problems:
+            profile = _profile(fits, machine, gguf=(base or model).kind is Kind.GGUF)
+            speed = model.speed(profile, machine, known, base)
+        entries.append(Entry(model, base, fits, speed))
     return Overview(_adapters_after_bases(entries), found.unreadable)
 
 
-def _profile(model: Model, machine: Hardware) -> Profile:
+def _profile(fits: Mapping[str, Fit], machine: Hardware, *, gguf: bool) -> Profile:
     """What ``auto`` would take."""
-    fits = model.fits(machine)
-    gguf = model.kind is Kind.GGUF
     return profiles.choose(Profile.AUTO, machine, lambda name: fits[name.value].fits, gguf=gguf).profile
 
 

@@ -13,7 +13,7 @@ from drkun_tui.library.files import MAX_JSON, SPLIT, bounded, open_regular, read
 from drkun_tui.library.header_cache import cached
 from drkun_tui.library.model import Problem, problem
 from drkun_tui.library.printable import printable
-from drkun_tui.library.tensors import Collector, Tensors, merged
+from drkun_tui.library.tensors import MAX_ELEMENTS, Collector, Tensors, merged
 
 INDEX = "model.safetensors.index.json"
 
@@ -54,8 +54,10 @@ class Weights:
         """Count a safetensors file."""
         path, have = self._count(file)
         try:
-            header = cached(path, _read_header, _Header)
-        except (OSError, ValueError, RecursionError):  # msgspec's errors are ValueErrors
+            header = cached(path, _header, _Header | None)
+        except OSError:
+            header = None
+        if header is None:
             self.problems.append(problem("safetensors_broken", "fetch_again", file=printable(file)))
             return
         for dtype, count in header.elements.items():
@@ -141,6 +143,14 @@ _tensors = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _tensor = msgspec.json.Decoder(_Tensor)
 
 
+def _header(path: Path) -> _Header | None:
+    """As `_read_header`; None for a file that has no such header, which is remembered, too."""
+    try:
+        return _read_header(path)
+    except (ValueError, RecursionError):  # msgspec's errors are ValueErrors
+        return None
+
+
 def _read_header(path: Path) -> _Header:
     """What a file's header says.
 
@@ -165,6 +175,6 @@ def _read_header(path: Path) -> _Header:
                 elements[dtype] = elements.get(dtype, 0) + math.prod(tensor.shape)
                 end = max(end, tensor.data_offsets[1])
                 collector.add(name, tensor.shape)
-    if len(elements) > 64:
-        raise ValueError("types")
+    if len(elements) > 64 or sum(elements.values()) > MAX_ELEMENTS:
+        raise ValueError("types or elements")
     return _Header(elements, 8 + length + end, collector.tensors())

@@ -28,7 +28,7 @@ class Looker:
     """Remembers what it has told, so that only what is different is told again."""
 
     def __init__(self) -> None:
-        self._told: dict[Path, tuple[int, Entry]] = {}
+        self._told: dict[tuple[Path, str], tuple[int, Entry]] = {}
         self._numbers = itertools.count()
 
     def look(self, request: Look) -> Iterator[Event]:
@@ -38,11 +38,11 @@ class Looker:
         before, self._told = self._told, {}
         changed: dict[int, Entry] = {}
         for entry in found.entries:
-            number, old = before.get(entry.model.path, (-1, None))
+            number, old = before.get(entry.model.key, (-1, None))
             if entry != old:
                 number = next(self._numbers)
                 changed[number] = entry
-            self._told[entry.model.path] = (number, entry)
+            self._told[entry.model.key] = (number, entry)
         pairs = iter(changed.items())
         while some := dict(itertools.islice(pairs, AT_ONCE)):
             yield Found(pickle.dumps(some))

@@ -19,6 +19,7 @@ from drkun_tui.errors import DrkunError
 from drkun_tui.hardware import Hardware
 from drkun_tui.i18n import language, t
 from drkun_tui.jobs import Job, ended_by
+from drkun_tui.library.fit import USUAL, Wish
 from drkun_tui.library.overview import Entry, Overview
 from drkun_tui.library.speed import Known
 
@@ -78,7 +79,9 @@ class Scanner:
         """Entries since the garbage collector was told of some."""
         self._turn = asyncio.Lock()
 
-    async def look(self, folders: Sequence[Path], machine: Hardware, known: Known) -> Overview:
+    async def look(
+        self, folders: Sequence[Path], machine: Hardware, known: Known, wish: Wish = USUAL
+    ) -> Overview:
         """As `drkun_tui.library.overview.overview`. Safe to cancel; the next look begins behind this one.
 
         Raises:
@@ -87,7 +90,7 @@ class Scanner:
         async with self._turn:
             job = await self._started()
             self._number += 1
-            wanted = pickle.dumps((list(folders), machine, known))
+            wanted = pickle.dumps((list(folders), machine, known, wish))
             job.send(encode(Look(number=self._number, language=language(), of=wanted)))
             while (event := await job.next_event()) is not None:
                 if isinstance(event, Found):

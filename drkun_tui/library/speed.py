@@ -48,22 +48,28 @@ MOST_MODELS = 200
 _SECTION = "answers"
 
 
+Label = Literal["measured", "calibrated", "estimated"]
+"""By this model's own answers here, by other models' answers here, or by arithmetic alone."""
+
+
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """How fast a model answers."""
+    """How fast a model answers. A short answer tells of one of the numbers only."""
 
     decode_tok_s: float
     """Tokens a second."""
     ttft_s: float
     """Seconds to the first token after a prompt of `PROMPT_TOKENS`."""
-    label: Literal["measured", "calibrated", "estimated"]
-    """By this model's own answers here, by other models' answers here, or by arithmetic alone."""
+    label: Label
+    """Of `decode_tok_s`."""
+    ttft_label: Label
     when: float | None = None
     """When the last answer was given on which it is based, seconds since the epoch."""
 
     def as_dict(self) -> dict[str, Any]:
         """As it stands in ``drkun models --json``."""
-        return {"decode_tok_s": self.decode_tok_s, "ttft_s": self.ttft_s, "label": self.label}
+        names = ("decode_tok_s", "label", "ttft_s", "ttft_label")
+        return {name: getattr(self, name) for name in names}
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -156,18 +162,20 @@ def estimate(
     if times is None:
         return _as_given(own) if own else None
     decode_off, prefill_off, when = _of_group(group, profile, machine, known)
-    label: Literal["measured", "calibrated", "estimated"] = "calibrated" if decode_off else "estimated"
-    if own:
-        own_decode, own_prefill = _off(own.last, times)
-        if own_decode:
-            decode_off, label, when = own_decode, "measured", own.at
-        prefill_off = own_prefill or prefill_off
+    own_decode, own_prefill = _off(own.last, times) if own else (None, None)
+    if own and own_decode:
+        when = own.at
     return Speed(
-        decode_tok_s=1 / (times.decode_s(context) * (decode_off or 1)),
-        ttft_s=times.prefill_s(PROMPT_TOKENS, 0) * (prefill_off or 1),
-        label=label,
-        when=when if decode_off else None,
+        decode_tok_s=1 / (times.decode_s(context) * (own_decode or decode_off or 1)),
+        ttft_s=times.prefill_s(PROMPT_TOKENS, 0) * (own_prefill or prefill_off or 1),
+        label=_label(own_decode, decode_off),
+        ttft_label=_label(own_prefill, prefill_off),
+        when=when if own_decode or decode_off else None,
     )
+
+
+def _label(own: float | None, others: float | None) -> Label:
+    return "measured" if own else "calibrated" if others else "estimated"
 
 
 def record(machine_memory: Path, plan: Plan, finished: Finished) -> None:
@@ -250,7 +258,7 @@ def _as_given(own: Answers) -> Speed | None:
     prefill = _median(each)
     if decode is None or prefill is None:
         return None
-    return Speed(decode, prefill * PROMPT_TOKENS, "measured", own.at)
+    return Speed(decode, prefill * PROMPT_TOKENS, "measured", "measured", own.at)
 
 
 def _of_group(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -19,7 +19,10 @@ from drkun_tui.library.printable import printable
 from drkun_tui.library.unfinished import Unfinished, problem_of
 
 _MODELSCOPE_TEMPORARY = "._____temp"
-"""Where ModelScope's client keeps what it has not finished, below the root of its cache."""
+"""Where ModelScope's older client keeps what it has not finished, below the root of its cache."""
+
+_MODELSCOPE_ENDING = ".incomplete"
+"""Under the name with this ending modelscope_hub keeps a file that it has not finished."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +107,16 @@ def modelscope_name(name: str) -> str:
     return _MODELSCOPE_LAYERS.sub("", name).replace("___", ".")
 
 
+def modelscope_pending(folder: Path, files: Iterable[str], repo: str) -> Unfinished | None:
+    """The files in this folder that modelscope_hub has begun and not finished, if there are any."""
+    names = [file.removesuffix(_MODELSCOPE_ENDING) for file in files if file.endswith(_MODELSCOPE_ENDING)]
+    remedy = t("inventory.remedy_modelscope", repo=repo)
+    pending = {PurePosixPath(name): 0 for name in names if name}
+    return Unfinished(folder, problem_of(remedy), pending, ending=_MODELSCOPE_ENDING) if pending else None
+
+
 def modelscope_unfinished(root: Path) -> Iterator[Unfinished]:
-    """The downloads that ModelScope's client has begun and not finished."""
+    """The downloads that ModelScope's older client has begun and not finished."""
     for layers in ("", "hub", "models", "hub/models"):
         temporary = root / layers / _MODELSCOPE_TEMPORARY
         for organisation in _folders_in(temporary):

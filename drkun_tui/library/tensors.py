@@ -6,6 +6,13 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+MAX_NUMBER = 1 << 24
+"""The largest number of layers, heads or tokens, or length of a vector, that is believed: some hundred times
+what the largest models have. What is worked out from such numbers stays within 64 bits."""
+
+MAX_ELEMENTS = 1 << 53
+"""Most elements of one file's tensors that are believed: a file system holds no more bytes."""
+
 MAX_NAMES = 512
 """Most names that are kept of one file; models have some twenty, with the numbers left out."""
 

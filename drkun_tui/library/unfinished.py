@@ -68,6 +68,8 @@ class Unfinished:
     """Bytes of each file, 0 where nobody knows, by its path in `folder`."""
     partial: Path | None = None
     """The folder that holds what has come of them."""
+    ending: str = ""
+    """Of the names under which they lie in their places until then, where that is where they lie."""
     unreadable: bool = False
     """Can nobody say what is pending? Then nothing counts as whole."""
     unnamed: bool = False
@@ -128,6 +130,8 @@ class Unfinished:
         They may be named by what they will contain. Then they are told apart only where nothing else is
         pending.
         """
+        if self.ending:
+            return [self.folder / f"{file}{self.ending}" for file in files]
         if self.partial is None:
             return []
         here = [path for path in files_below(self.partial) if path.name != LOCK]

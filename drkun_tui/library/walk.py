@@ -8,13 +8,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from drkun_tui.i18n import t
+
 DEPTH = 5
 """Levels of folders below a model folder that are searched."""
 
 FOLDERS = 20_000
 """Most folders of one scan; a whole disk given by mistake ends there."""
 
-SKIPPED_FOLDER = re.compile(r"\..*|checkpoints|checkpoint-\d+|(datasets|spaces)--.*", re.IGNORECASE)
+_CHECKPOINT = re.compile(r"checkpoints|checkpoint-\d+", re.IGNORECASE)
+
+SKIPPED_FOLDER = re.compile(rf"\..*|{_CHECKPOINT.pattern}|(datasets|spaces)--.*", re.IGNORECASE)
 """Names of folders in which no model is looked for."""
 
 
@@ -31,6 +35,7 @@ def walk(
     seen: set[tuple[int, int]],
     *,
     whole: Callable[[Path], bool] = lambda _: False,
+    store: Path | None = None,
     unreadable: list[Unreadable] | None = None,
 ) -> Iterator[tuple[Path, list[str]]]:
     """Each folder with its files' names, in order. A folder is visited once, so links may form loops.
@@ -39,7 +44,9 @@ def walk(
         root: where to begin; nothing comes of one that does not exist.
         seen: device and inode of the folders and files that were already met.
         whole: is this folder one thing, whose folders are not to be walked through?
-        unreadable: takes the folders that exist and cannot be read.
+        store: has a folder for each organisation, with nothing in it but one for each model, which somebody
+            may have called like a training run's checkpoint.
+        unreadable: takes the folders that exist and cannot be read, and `root` if it has too many.
     """
     waiting = [(root, 0)]
     visited = 0
@@ -63,8 +70,14 @@ def walk(
             continue
         yield folder, sorted(files)
         if depth < DEPTH and not whole(folder):
-            names = (name for name in sorted(below, reverse=True) if not SKIPPED_FOLDER.fullmatch(name))
-            waiting.extend((folder / name, depth + 1) for name in names)
+            of_organisation = folder.parent == store and not files
+            waiting.extend(
+                (folder / name, depth + 1)
+                for name in sorted(below, reverse=True)
+                if not SKIPPED_FOLDER.fullmatch(name) or (of_organisation and _CHECKPOINT.fullmatch(name))
+            )
+    if waiting and unreadable is not None:
+        unreadable.append(Unreadable(root, t("inventory.too_many_folders", most=f"{FOLDERS:,}")))
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -147,8 +147,9 @@ def cells(entry: Entry) -> dict[str, str]:
     if model.problems:
         return row | {"problem": f"! {one_line(str(model.problems[0]), 160)}"}
     for profile in _FIT_COLUMNS:
-        row[profile.value] = _need(entry.fits[profile.value], model)
-    return row | {"speed": _speed(entry.speed), "basis": basis(entry.speed)}
+        row[profile.value] = _need(entry.fits[profile.value], alone=model.is_adapter and entry.base is None)
+    basis = t(f"speed.{entry.speed.label}") if entry.speed else ""
+    return row | {"speed": _speed(entry.speed), "basis": basis}
 
 
 def kind(model: Model) -> str:
@@ -159,21 +160,17 @@ def kind(model: Model) -> str:
     return f"{name} r{model.rank}" if model.rank else name
 
 
-def basis(speed: Speed | None) -> str:
-    """Where a speed comes from: measured, calibrated or estimated."""
-    return t(f"speed.{speed.label}") if speed else ""
-
-
 def _size(model: Model) -> str:
     if model.expected_bytes and model.expected_bytes > model.size_bytes:
         return f"{model.size_bytes / model.expected_bytes:.0%}"
     return size(model.size_bytes)
 
 
-def _need(fit: Fit, model: Model) -> str:
+def _need(fit: Fit, *, alone: bool) -> str:
+    """What a model takes; of an adapter `alone` what it adds to whatever its base takes."""
     if not fit.need_bytes:
         return "-"
-    if model.is_adapter:
+    if alone:
         return f"+{size(fit.need_bytes)}"
     need = f"{fit.need_bytes / GIB:.1f} GiB"
     return need if fit.fits else f"x {need}"

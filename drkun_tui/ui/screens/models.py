@@ -20,6 +20,7 @@ from drkun_tui import hardware, paths
 from drkun_tui.errors import DrkunError
 from drkun_tui.i18n import t
 from drkun_tui.library import adapters, aliases, inspection, inventory, manage, speed
+from drkun_tui.library.fit import Wish
 from drkun_tui.library.hub.downloads import Download
 from drkun_tui.library.model import Kind, Model
 from drkun_tui.library.overview import Entry
@@ -92,10 +93,8 @@ class ModelsScreen(Screen[None]):
 
     def on_mount(self) -> None:
         """Fill the tables."""
-        header = self.query_one(Header)
-        header.here = "models"
-        free = size(self._machine.ram_available)
-        header.status = (self._machine.cpu[:32], t("models.memory_free", free=free))
+        self.query_one(Header).here = "models"
+        self._show_machine()
         if (plan := self.app.session.plan) is not None:
             self.query_one("#profile", Static).update(f"{t('models.profiles')}  {plan.reason}")
         self.query_one(RowList).focus()
@@ -103,6 +102,10 @@ class ModelsScreen(Screen[None]):
         self.app.watch_downloads()
         self.action_scan()
         self._measure()
+
+    def _show_machine(self) -> None:
+        free = t("models.memory_free", free=size(self._machine.ram_available))
+        self.query_one(Header).status = (self._machine.cpu[:32], free)
 
     async def on_unmount(self) -> None:
         """Nobody looks any more."""
@@ -133,9 +136,12 @@ class ModelsScreen(Screen[None]):
     @work(group="scan", exclusive=True)
     async def action_scan(self) -> None:
         """Look through the model folders again."""
-        where = folders(self.app.settings)
+        settings = self.app.settings
+        wish = Wish(settings.context_length, settings.kv_cache)
+        # Memory is not as free as it was.
+        machine = self._machine = await asyncio.to_thread(hardware.read)
         try:
-            found = await self._scanner.look(where, self._machine, await self._speeds())
+            found = await self._scanner.look(folders(settings), machine, await self._speeds(), wish)
         except DrkunError as error:
             self.query_one(Notice).fail(error)
             return
@@ -144,6 +150,7 @@ class ModelsScreen(Screen[None]):
             return
         self._entries = found.entries
         settings = self.app.settings
+        self._show_machine()
         self.query_one(ModelTable).show(found.entries, rows, {settings.model, settings.adapter or ""})
         self.query_one(ModelDetails).show(self.query_one(ModelTable).highlighted)
         if not self._entries:
@@ -204,7 +211,12 @@ class ModelsScreen(Screen[None]):
             self.query_one(Notice).fail(error)
             return
         # An adapter belongs to the model that it was chosen with.
-        self._use(model=answering.name, adapter=model.name if model.is_adapter else None)
+        adapter = model.name if model.is_adapter else None
+        changes: dict[str, str | float | None] = {"model": answering.name, "adapter": adapter}
+        if adapter != self.app.settings.adapter:
+            # And a scale to the adapter.
+            changes["adapter_scale"] = 1.0
+        self._use(**changes)
 
     def _use(self, **changes: str | float | None) -> None:
         if self.app.session.turn is not None:
@@ -217,14 +229,14 @@ class ModelsScreen(Screen[None]):
     @work(group="dialog", exclusive=True)
     async def _offer_base(self, adapter: Model) -> None:
         """An adapter without its base: fetch that, if it is known which it is."""
-        repo = adapters.missing_base(adapter, [entry.model for entry in self._entries])
-        if repo is None:
+        wanted = adapters.missing_base(adapter, [entry.model for entry in self._entries])
+        if wanted is None:
             said = str(adapter.problems[0]) if adapter.problems else t("models.no_base")
             self.query_one(Notice).say(said, "warning")
         elif await self.app.push_screen_wait(
-            Confirm(t("models.fetch_base", adapter=adapter.name, base=repo), t("models.fetch_base_keys"))
+            Confirm(t("models.fetch_base", adapter=adapter.name, base=wanted), t("models.fetch_base_keys"))
         ):
-            self.app.find_model(repo)
+            self.app.find_model(wanted)
 
     def action_fetch(self) -> None:
         """Find a model on a hub."""

@@ -93,4 +93,5 @@ def _speed(entry: Entry) -> str:
     if (speed := entry.speed) is None:
         return ""
     first = t("models.first_token", seconds=f"{speed.ttft_s:.2f}")
-    return f"{speed.decode_tok_s:,.1f} tok/s  {first}  {model_rows.basis(speed)}"
+    decode_basis, first_basis = t(f"speed.{speed.label}"), t(f"speed.{speed.ttft_label}")
+    return f"{speed.decode_tok_s:,.1f} tok/s {decode_basis}  {first} {first_basis}"

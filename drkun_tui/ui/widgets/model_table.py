@@ -60,9 +60,9 @@ class ModelTable(Vertical):
             self._entries = entries
             return
         before = self.highlighted
-        wanted = {before.model.path} if before else {e.model.path for e in entries if e.model.name in in_use}
+        wanted = {before.model.key} if before else {e.model.key for e in entries if e.model.name in in_use}
         self._entries, self._rows, self._in_use = entries, rows, in_use
-        self._fill(next((i for i, entry in enumerate(entries) if entry.model.path in wanted), 0))
+        self._fill(next((i for i, entry in enumerate(entries) if entry.model.key in wanted), 0))
 
     @property
     def highlighted(self) -> Entry | None:
