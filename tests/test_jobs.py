@@ -59,17 +59,21 @@ async def test_the_log_holds_the_newest_run_only(home: Path, child: MakeChild) -
         started = job(child(f"import sys; print({word!r}, file=sys.stderr)"), home)
         await started.start()
         assert await started.next_event() is None
+        assert started.last_words() == f"{word}\n"
     assert (home / "child.log").read_text() == "second\n"
 
 
 async def test_a_log_that_cannot_be_written_does_not_keep_the_child_from_running(
     home: Path, child: MakeChild
 ) -> None:
-    (home / "child.log").mkdir()
-    started = job(child("import sys; print('runs'); print('unheard', file=sys.stderr)"), home)
+    """What stands in it is not this child's."""
+    log = home / "missing" / "child.log"
+    started = Job(child("import sys; print('runs'); print('unheard', file=sys.stderr)"), bytes.decode, log)
     await started.start()
-    assert [await started.next_event() for _ in range(2)] == ["runs", None]
-    assert started.exit_code == 0
+    log.parent.mkdir()
+    log.write_text("another's")
+    assert [await started.next_event() for _ in range(2)] == ["runs\n", None]
+    assert (started.exit_code, started.last_words()) == (0, "")
 
 
 async def test_a_job_that_was_never_started_has_no_events(home: Path) -> None:

@@ -21,6 +21,7 @@ from drkun_tui.consult import session as session_module
 from drkun_tui.consult.conversation import Conversation, State, Turn
 from drkun_tui.consult.session import Asked, Session, Unsaved, Update
 from drkun_tui.consult.store import Store
+from drkun_tui.engine import client
 from drkun_tui.engine.client import EngineClient
 from drkun_tui.engine.protocol import Delta, Finished, Loading, Ready, Started
 from drkun_tui.errors import DrkunError
@@ -373,6 +374,43 @@ async def test_an_engine_killed_in_mid_answer(session: Session) -> None:
     updates = await every(session.ask("你好", sampling=GREEDY))
     assert kinds(updates) == [Asked, Loading, Ready, Started, Delta, Finished]
     assert "Dr. Kun" in last(session).answer
+
+
+async def test_a_gpu_that_is_full_in_mid_answer_costs_only_the_rest_of_it(
+    session: Session, child: MakeChild, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As ggml's CUDA backend dies of it."""
+    source = """
+        import msgspec, os, sys
+        from drkun_tui.engine import host
+        from drkun_tui.engine.protocol import Delta
+        class Full(host.Host):
+            def _load(self, request):
+                super()._load(msgspec.structs.replace(request, device="cpu", gpu_layers=0))
+            def _emit(self, event):
+                super()._emit(event)
+                if isinstance(event, Delta) and event.answer:
+                    print("CUDA error: out of memory", file=sys.stderr, flush=True)
+                    os.abort()
+        host.Host = Full
+        host.main()
+    """
+    on_gpu = plan()
+    load = msgspec.structs.replace(on_gpu.load, device="cuda", gpu_layers=99)
+    session.plan = Plan(on_gpu.model, None, on_gpu.profile, load, "")
+    with monkeypatch.context() as patched:
+        patched.setattr(client, "HOST", child(source))
+        with pytest.raises(DrkunError) as raised:
+            await every(session.ask("你好", sampling=LONG))
+    assert raised.value.kind == "gpu_out_of_memory"
+    assert str(load.context_length // 2) in raised.value.hint
+    [turn] = stored(session)
+    assert (turn.state, turn.error) == (State.INTERRUPTED, raised.value.message)
+    assert turn.answer
+    session.plan = plan(context_length=load.context_length // 2)
+    await every(session.resume())
+    assert last(session).answer.startswith(turn.answer)
+    assert len(last(session).answer) > len(turn.answer)
 
 
 async def test_an_interrupted_answer_goes_on_with_a_new_engine(session: Session) -> None:

@@ -22,6 +22,9 @@ from drkun_tui.jobs.priority import give_way
 
 EventT = TypeVar("EventT")
 
+LAST_WORDS = 64 * 1024
+"""Bytes of the end of a log that `Job.last_words` reads."""
+
 LINE_LIMIT = 16 * 1024 * 1024
 """Bytes of the longest line that is read."""
 
@@ -55,6 +58,7 @@ class Job(Generic[EventT]):
         self._command = (sys.executable, "-m", module, *args)
         self._decode = decode
         self._log = log
+        self._logs = False
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
@@ -86,7 +90,9 @@ class Job(Generic[EventT]):
 
     def _open_log(self) -> BinaryIO:
         try:
-            return self._log.open("wb")
+            log = self._log.open("wb")
+            self._logs = True
+            return log
         except OSError:
             # A full disk must not keep the child from running.
             return open(os.devnull, "wb")  # noqa: PTH123
@@ -110,6 +116,14 @@ class Job(Generic[EventT]):
     def crashed(self) -> bool:
         """Did it end by a fault of its own, such as a segmentation fault?"""
         return self.exit_code in CRASHES
+
+    def last_words(self) -> str:
+        """The end of what it wrote to its standard error; "" where that was not kept."""
+        if self._logs:
+            with contextlib.suppress(OSError), self._log.open("rb") as log:
+                log.seek(max(0, log.seek(0, os.SEEK_END) - LAST_WORDS))
+                return log.read().decode("utf8", "replace")
+        return ""
 
     def send(self, message: bytes) -> None:
         """Write one request line. A child that is gone is told by `next_event`."""

@@ -15,7 +15,7 @@ import torch
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
-from drkun_tui.engine import prompting
+from drkun_tui.engine import context, prompting
 from drkun_tui.engine.base import Emit, EngineError, Prompt, Stopping, Tokens
 from drkun_tui.engine.chat_template import CHATML, NAMED, ChatTemplate
 from drkun_tui.engine.protocol import Generate, Load, Loading, Ready
@@ -308,14 +308,13 @@ class Transformers:
         try:
             yield
         except torch.OutOfMemoryError as error:
-            smaller = max(512, self._n_ctx // 2)
             print(error, file=sys.stderr)  # noqa: T201  # the engine's log
             del error
         else:
             return
         gc.collect()
         torch.cuda.empty_cache()
-        raise EngineError("gpu_out_of_memory", context=self._n_ctx, smaller=smaller)
+        raise EngineError("gpu_out_of_memory", context=self._n_ctx, smaller=context.smaller(self._n_ctx))
 
 
 def _template(tokenizer: Any) -> str:
