@@ -194,6 +194,36 @@ async def test_close_kills_a_child_that_ignores_the_end_of_its_input(home: Path,
     assert await started.next_event() is None
 
 
+@pytest.mark.parametrize("turns", range(6))
+async def test_whoever_asks_while_it_is_closed_hears_of_its_end(
+    home: Path, child: MakeChild, turns: int
+) -> None:
+    """After so many turns of the event loop."""
+    started = job(child("import sys; sys.stdin.read(); print('last words')"), home)
+    await started.start()
+    closing = asyncio.ensure_future(started.close(PATIENCE_S))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    asked = [asyncio.ensure_future(started.next_event()) for _ in range(min(turns, 1))]
+    await closing
+    assert [await each for each in asked] == [None] * len(asked)
+    assert await started.next_event() is None
+    assert started.exit_code == 0
+
+
+async def test_a_close_that_is_cancelled_kills_the_child(home: Path, child: MakeChild) -> None:
+    started = job(child("import time; time.sleep(600)"), home)
+    await started.start()
+    pid = started.pid
+    assert pid
+    closing = asyncio.ensure_future(started.close(PATIENCE_S))
+    await asyncio.sleep(0)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    await asyncio.to_thread(wait_until, lambda: has_ended(pid))
+
+
 async def test_close_ends_a_child_that_nobody_reads(home: Path, child: MakeChild) -> None:
     """Its pipe is full, so it hangs in the middle of a line."""
     source = """

@@ -59,6 +59,7 @@ class Job(Generic[EventT]):
         self._decode = decode
         self._log = log
         self._logs = False
+        self._closing = False
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
@@ -132,11 +133,16 @@ class Job(Generic[EventT]):
                 self._process.stdin.write(message + b"\n")
 
     async def next_event(self) -> EventT | None:
-        """The next event, or None when the child has ended; then its exit code is known.
+        """The next event, or None when the child has ended; then its exit code is known. Of one that is
+        being closed nothing comes any more.
 
         Safe to cancel: what was not returned comes with the next call.
         """
         if self._process is None or self._process.stdout is None:
+            return None
+        if self._closing:
+            await self._discard()
+            await self._ends_within(math.inf)
             return None
         line = await self._process.stdout.readline()
         # A child that was killed while it wrote leaves a torn last line.
@@ -149,13 +155,18 @@ class Job(Generic[EventT]):
         """End the child: its input ends, then it is killed if it has not gone within `patience_s`."""
         if self._process is None or not self.running:
             return
+        self._closing = True
         if self._process.stdin:
             self._process.stdin.close()
         discard = asyncio.ensure_future(self._discard())
-        if not await self._ends_within(patience_s):
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
-            await self._ends_within(math.inf)
+        try:
+            await self._ends_within(patience_s)
+        finally:
+            # Also when the wait is cancelled: nobody would end it any more.
+            if self.running:
+                with contextlib.suppress(ProcessLookupError):
+                    self._process.kill()
+        await self._ends_within(math.inf)
         # asyncio complains at exit about a child whose pipe it has not seen end.
         await asyncio.wait({discard}, timeout=patience_s)
         discard.cancel()
