@@ -31,6 +31,7 @@ from drkun_tui.settings import Settings
 from drkun_tui.ui import terminal, theme
 from drkun_tui.ui.evaluation_watch import EvaluationWatch
 from drkun_tui.ui.fetching import Fetching
+from drkun_tui.ui.progress import loading_text
 from drkun_tui.ui.publishing_watch import PublishingWatch
 from drkun_tui.ui.screens.consult import ConsultScreen
 from drkun_tui.ui.training_watch import TrainingWatch
@@ -186,9 +187,9 @@ class DrkunApp(Fetching, TrainingWatch, PublishingWatch, EvaluationWatch):
                 self.planned.set()
                 self.show_loading(event)
         except DrkunError as error:
-            self.show_loading(None)
             self._fail(error)
         finally:
+            self.show_loading(None)
             self.planned.set()
             self.look_for_guide()
 
@@ -209,14 +210,13 @@ class DrkunApp(Fetching, TrainingWatch, PublishingWatch, EvaluationWatch):
             self._say(plan.notice)
 
     def show_loading(self, event: Loading | Restarting | Ready | None) -> None:
-        """Show the progress of a load; None when it failed."""
+        """Show the progress of a load; None when it has come to its end."""
         if (screen := self._consult_screen()) is None:
             return
         if isinstance(event, Restarting):
             screen.query_one(Notice).say(t("engine.safe_mode"))
         elif isinstance(event, Loading):
-            fraction = f" {event.fraction:.0%}" if event.stage == "weights" else ""
-            screen.show_progress(t(f"consult.loading_{event.stage}") + fraction)
+            screen.show_progress(loading_text(event))
         else:
             screen.show_progress("")
             if event is not None and not event.has_template:

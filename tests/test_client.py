@@ -29,23 +29,50 @@ HELLO = Generate(id=0, messages=user("你好"), sampling=Sampling(temperature=0)
 FRAGILE = """
     # The engine, on a machine that crashes on some requests.
     import os, signal, sys
+    import msgspec
     from drkun_tui.engine import host
-    from drkun_tui.engine.protocol import Loading
+    from drkun_tui.engine.protocol import Delta, Loading
+
+    def crash():
+        print({last_words!r}, file=sys.stderr, flush=True)
+        os.kill(os.getpid(), signal.{signal})
 
     class Fragile(host.Host):
         def _load(self, request):
             if {load}:
                 self._emit(Loading("start", 0.0))
-                os.kill(os.getpid(), signal.{signal})
-            super()._load(request)
+                crash()
+            # There may be no GPU here.
+            super()._load(msgspec.structs.replace(request, engine="llama_cpp", device="cpu"))
 
         def _generate(self, request):
             if {generate}:
-                os.kill(os.getpid(), signal.{signal})
+                crash()
             super()._generate(request)
+
+        def _emit(self, event):
+            super()._emit(event)
+            if {answer} and isinstance(event, Delta):
+                crash()
 
     host.Host = Fragile
     host.main()
+"""
+
+CRASHES_WHEN_ASKED = """
+    import os, signal, sys
+    from drkun_tui.engine import protocol
+    from drkun_tui.engine.protocol import Load, Ready
+    for line in sys.stdin.buffer:
+        request = protocol.decode_request(line)
+        if not isinstance(request, Load):
+            os.kill(os.getpid(), signal.SIGSEGV)
+        ready = Ready(
+            engine="llama_cpp", architecture="", parameters=1, size_bytes=1, context_length=512,
+            threads=1, load_s=0.1, safe_mode=request.safe_mode, has_template=True,
+            can_toggle_thinking=True,
+        )
+        print(protocol.encode(ready).decode(), flush=True)
 """
 
 
@@ -74,8 +101,16 @@ class Fragile:
         self._child = child
         self._monkeypatch = monkeypatch
 
-    def __call__(self, *, load: str = "False", generate: str = "False", by: str = "SIGSEGV") -> None:
-        source = FRAGILE.format(load=load, generate=generate, signal=by)
+    def __call__(
+        self,
+        *,
+        load: str = "False",
+        generate: str = "False",
+        answer: str = "False",
+        by: str = "SIGSEGV",
+        last_words: str = "",
+    ) -> None:
+        source = FRAGILE.format(load=load, generate=generate, answer=answer, signal=by, last_words=last_words)
         self._monkeypatch.setattr(client, "HOST", self._child(source))
 
 
@@ -182,28 +217,72 @@ async def test_a_crash_in_the_middle_of_an_answer_is_remembered(
     engine: EngineClient, child: MakeChild, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the warm-up did not show it: the next load is in safe mode."""
-    source = """
-        import os, signal, sys
-        from drkun_tui.engine import protocol
-        from drkun_tui.engine.protocol import Load, Ready
-        for line in sys.stdin.buffer:
-            request = protocol.decode_request(line)
-            if not isinstance(request, Load):
-                os.kill(os.getpid(), signal.SIGSEGV)
-            ready = Ready(
-                engine="llama_cpp", architecture="", parameters=1, size_bytes=1, context_length=512,
-                threads=1, load_s=0.1, safe_mode=request.safe_mode, has_template=True,
-                can_toggle_thinking=True,
-            )
-            print(protocol.encode(ready).decode(), flush=True)
-    """
-    monkeypatch.setattr(client, "HOST", child(source))
+    monkeypatch.setattr(client, "HOST", child(CRASHES_WHEN_ASKED))
     await load(engine)
     assert "SIGSEGV" in (await error_of(engine.generate(HELLO))).message
     assert safe_mode.is_needed(paths.machine_file())
     [ready] = await load(engine)
     assert isinstance(ready, Ready)
     assert ready.safe_mode
+
+
+ON_GPU = msgspec.structs.replace(LOAD, device="cuda", gpu_layers=99)
+ELSEWHERE = [ON_GPU, msgspec.structs.replace(LOAD, engine="transformers")]
+"""What knows nothing of llama.cpp's layouts on a CPU."""
+
+
+@pytest.mark.parametrize("request_", ELSEWHERE)
+async def test_only_llama_cpp_on_a_cpu_is_restarted_in_safe_mode(
+    engine: EngineClient, fragile: Fragile, request_: Load
+) -> None:
+    fragile(load="True", by="SIGABRT")
+    assert (await error_of(engine.load(request_))).kind == "died_loading"
+    assert not paths.machine_file().exists()
+
+
+@pytest.mark.parametrize("request_", ELSEWHERE)
+async def test_a_crash_elsewhere_leaves_the_cpu_its_fast_layouts(
+    engine: EngineClient, child: MakeChild, monkeypatch: pytest.MonkeyPatch, request_: Load
+) -> None:
+    monkeypatch.setattr(client, "HOST", child(CRASHES_WHEN_ASKED))
+    await load(engine, request_)
+    assert (await error_of(engine.generate(HELLO))).kind == "engine_died"
+    assert not paths.machine_file().exists()
+
+
+CUDA_SAYS = "CUDA error: out of memory\n  current device: 0, in function alloc at ggml-cuda.cu:501"
+CUBLAS_SAYS = "CUDA error: the resource allocation failed\n  current device: 0, in function cublas_handle"
+
+
+@pytest.mark.usefixtures("known_machine")
+@pytest.mark.parametrize("last_words", [CUDA_SAYS, CUBLAS_SAYS])
+async def test_a_gpu_that_is_full_in_mid_answer_is_told_with_a_smaller_context(
+    engine: EngineClient, fragile: Fragile, last_words: str
+) -> None:
+    fragile(answer="True", by="SIGABRT", last_words=last_words)
+    await load(engine, ON_GPU)
+    error = await error_of(engine.generate(HELLO))
+    assert (error.kind, error.exit_code) == ("gpu_out_of_memory", EXIT_FAILED)
+    assert "1024" in error.message
+    assert "512" in error.hint
+    assert not engine.loaded
+
+
+async def test_a_gpu_that_is_full_while_loading(engine: EngineClient, fragile: Fragile) -> None:
+    fragile(load="True", by="SIGABRT", last_words=CUDA_SAYS)
+    assert (await error_of(engine.load(ON_GPU))).kind == "gpu_out_of_memory"
+    assert not paths.machine_file().exists()
+
+
+@pytest.mark.usefixtures("known_machine")
+@pytest.mark.parametrize(("request_", "by"), [(ON_GPU, "SIGKILL"), (LOAD, "SIGABRT")])
+async def test_not_every_death_is_the_gpus_memory(
+    engine: EngineClient, fragile: Fragile, request_: Load, by: str
+) -> None:
+    """Memory may have run out earlier, without ending anything, and a CPU has no GPU's."""
+    fragile(answer="True", by=by, last_words=CUDA_SAYS)
+    await load(engine, request_)
+    assert (await error_of(engine.generate(HELLO))).kind == "engine_died"
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,10 @@ def test_a_load_tells_its_stages_and_what_was_loaded(bare: EngineProcess) -> Non
         fractions = [event.fraction for event in loading if event.stage == stage]
         assert fractions == sorted(fractions)
         assert (fractions[0], fractions[-1]) == (0.0, 1.0)
+    size = paths.starter().stat().st_size
+    read = [event for event in loading if event.stage == "weights"]
+    assert {(event.total_bytes, event.shard, event.shards) for event in read} == {(size, 1, 1)}
+    assert [event.done_bytes for event in read] == [int(event.fraction * size) for event in read]
     ready = events[-1]
     assert isinstance(ready, Ready)
     assert (ready.engine, ready.architecture) == ("llama_cpp", "qwen3")

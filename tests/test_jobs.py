@@ -59,17 +59,21 @@ async def test_the_log_holds_the_newest_run_only(home: Path, child: MakeChild) -
         started = job(child(f"import sys; print({word!r}, file=sys.stderr)"), home)
         await started.start()
         assert await started.next_event() is None
+        assert started.last_words() == f"{word}\n"
     assert (home / "child.log").read_text() == "second\n"
 
 
 async def test_a_log_that_cannot_be_written_does_not_keep_the_child_from_running(
     home: Path, child: MakeChild
 ) -> None:
-    (home / "child.log").mkdir()
-    started = job(child("import sys; print('runs'); print('unheard', file=sys.stderr)"), home)
+    """What stands in it is not this child's."""
+    log = home / "missing" / "child.log"
+    started = Job(child("import sys; print('runs'); print('unheard', file=sys.stderr)"), bytes.decode, log)
     await started.start()
-    assert [await started.next_event() for _ in range(2)] == ["runs", None]
-    assert started.exit_code == 0
+    log.parent.mkdir()
+    log.write_text("another's")
+    assert [await started.next_event() for _ in range(2)] == ["runs\n", None]
+    assert (started.exit_code, started.last_words()) == (0, "")
 
 
 async def test_a_job_that_was_never_started_has_no_events(home: Path) -> None:
@@ -188,6 +192,36 @@ async def test_close_kills_a_child_that_ignores_the_end_of_its_input(home: Path,
     await started.close(patience_s=0.05)
     assert started.exit_code == -signal.SIGKILL
     assert await started.next_event() is None
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_whoever_asks_while_it_is_closed_hears_of_its_end(
+    home: Path, child: MakeChild, turns: int
+) -> None:
+    """After so many turns of the event loop."""
+    started = job(child("import sys; sys.stdin.read(); print('last words')"), home)
+    await started.start()
+    closing = asyncio.ensure_future(started.close(PATIENCE_S))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    asked = [asyncio.ensure_future(started.next_event()) for _ in range(min(turns, 1))]
+    await closing
+    assert [await each for each in asked] == [None] * len(asked)
+    assert await started.next_event() is None
+    assert started.exit_code == 0
+
+
+async def test_a_close_that_is_cancelled_kills_the_child(home: Path, child: MakeChild) -> None:
+    started = job(child("import time; time.sleep(600)"), home)
+    await started.start()
+    pid = started.pid
+    assert pid
+    closing = asyncio.ensure_future(started.close(PATIENCE_S))
+    await asyncio.sleep(0)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    await asyncio.to_thread(wait_until, lambda: has_ended(pid))
 
 
 async def test_close_ends_a_child_that_nobody_reads(home: Path, child: MakeChild) -> None:

@@ -21,6 +21,7 @@ from drkun_tui.consult import session as session_module
 from drkun_tui.consult.conversation import Conversation, State, Turn
 from drkun_tui.consult.session import Asked, Session, Unsaved, Update
 from drkun_tui.consult.store import Store
+from drkun_tui.engine import client
 from drkun_tui.engine.client import EngineClient
 from drkun_tui.engine.protocol import Delta, Finished, Loading, Ready, Started
 from drkun_tui.errors import DrkunError
@@ -271,7 +272,7 @@ async def test_asking_again_replaces_the_last_turn(session: Session) -> None:
 
 
 async def test_stop_while_the_model_is_still_loading(session: Session) -> None:
-    """The question stands without an answer, and the load goes on."""
+    """The question stands without an answer, and the load is ended; another question loads anew."""
     loading = session.load(plan())
     assert isinstance(await anext(loading), Loading)
     asking = session.ask("你好", sampling=GREEDY)
@@ -283,10 +284,60 @@ async def test_stop_while_the_model_is_still_loading(session: Session) -> None:
     assert await rest == []
     assert last(session).state is State.CANCELLED
     assert stored(session)[0].state is State.CANCELLED
-    events = [event async for event in loading]
-    assert isinstance(events[-1], Ready)
+    assert [event async for event in loading] == []
+    assert (session.engine.pid, session.loading) == (None, False)
     await every(session.ask_again("你好", sampling=GREEDY))
     assert "Dr. Kun" in last(session).answer
+
+
+SILENT = """
+    import os, sys, threading, time
+    # As libraries are while they are imported.
+    threading.Thread(target=lambda: (sys.stdin.buffer.read(), os._exit(0)), daemon=True).start()
+    time.sleep(600)
+"""
+
+
+def engine_of(session: Session) -> int:
+    """The engine's process, once there is one."""
+    wait_until(lambda: session.engine.pid is not None)
+    assert session.engine.pid is not None
+    return session.engine.pid
+
+
+@pytest.mark.parametrize("asked", [False, True])
+async def test_a_load_that_says_nothing_is_stopped_at_once(
+    session: Session, child: MakeChild, monkeypatch: pytest.MonkeyPatch, asked: bool
+) -> None:
+    """Whether it was begun by itself or by a question."""
+    with monkeypatch.context() as patched:
+        patched.setattr(client, "HOST", child(SILENT))
+        loading = session.ask("你好", sampling=GREEDY) if asked else session.load(plan())
+        while not isinstance(await anext(loading), Loading):
+            pass
+        rest = asyncio.ensure_future(every(loading))
+        pid = await asyncio.to_thread(engine_of, session)
+        session.stop()
+        assert await rest == []
+        assert has_ended(pid)
+    assert not session.loading
+    session.stop()
+    await every(session.ask("你好", sampling=GREEDY))
+    assert "Dr. Kun" in last(session).answer
+
+
+async def test_a_load_that_is_left_is_no_longer_under_way(session: Session) -> None:
+    steps = session.load(plan())
+    await anext(steps)
+    waiting = asyncio.ensure_future(anext(steps))
+    await asyncio.sleep(0)
+    under_way = session.loading
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert (under_way, session.loading) == (True, False)
+    assert [event async for event in session.load(plan())]
+    assert session.engine.loaded
 
 
 async def test_stop_while_the_question_itself_loads_the_model(session: Session) -> None:
@@ -373,6 +424,43 @@ async def test_an_engine_killed_in_mid_answer(session: Session) -> None:
     updates = await every(session.ask("你好", sampling=GREEDY))
     assert kinds(updates) == [Asked, Loading, Ready, Started, Delta, Finished]
     assert "Dr. Kun" in last(session).answer
+
+
+async def test_a_gpu_that_is_full_in_mid_answer_costs_only_the_rest_of_it(
+    session: Session, child: MakeChild, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As ggml's CUDA backend dies of it."""
+    source = """
+        import msgspec, os, sys
+        from drkun_tui.engine import host
+        from drkun_tui.engine.protocol import Delta
+        class Full(host.Host):
+            def _load(self, request):
+                super()._load(msgspec.structs.replace(request, device="cpu", gpu_layers=0))
+            def _emit(self, event):
+                super()._emit(event)
+                if isinstance(event, Delta) and event.answer:
+                    print("CUDA error: out of memory", file=sys.stderr, flush=True)
+                    os.abort()
+        host.Host = Full
+        host.main()
+    """
+    on_gpu = plan()
+    load = msgspec.structs.replace(on_gpu.load, device="cuda", gpu_layers=99)
+    session.plan = Plan(on_gpu.model, None, on_gpu.profile, load, "")
+    with monkeypatch.context() as patched:
+        patched.setattr(client, "HOST", child(source))
+        with pytest.raises(DrkunError) as raised:
+            await every(session.ask("你好", sampling=LONG))
+    assert raised.value.kind == "gpu_out_of_memory"
+    assert str(load.context_length // 2) in raised.value.hint
+    [turn] = stored(session)
+    assert (turn.state, turn.error) == (State.INTERRUPTED, raised.value.message)
+    assert turn.answer
+    session.plan = plan(context_length=load.context_length // 2)
+    await every(session.resume())
+    assert last(session).answer.startswith(turn.answer)
+    assert len(last(session).answer) > len(turn.answer)
 
 
 async def test_an_interrupted_answer_goes_on_with_a_new_engine(session: Session) -> None:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import pytest
+
 from drkun_tui.consult import safety
 from drkun_tui.consult.conversation import State
+from drkun_tui.engine import client
+from drkun_tui.engine.base import weights_read
+from drkun_tui.engine.protocol import Loading
 from drkun_tui.i18n import t
-from tests.ui_helpers import DIZZY, RAMBLING, Chat, chat, is_running, plainly
+from drkun_tui.ui.progress import loading_text
+from tests.conftest import MakeChild
+from tests.ui_helpers import DIZZY, RAMBLING, Chat, chat, flat, is_running, plainly
 
 RAMBLE = plainly(sampling=RAMBLING, think=False)
 
@@ -104,8 +111,60 @@ async def test_a_question_can_be_taken_back_while_the_model_loads() -> None:
         turn = await it.answered()
         assert (turn.state, turn.answer) == (State.CANCELLED, "")
         assert t("consult.state_cancelled") in it.seen("#transcript")
-        await it.loaded()
+        await it.until(lambda: "load" not in it.working())
+        assert it.app.session.engine.pid is None
         assert (await it.ask("你好")).state is State.DONE
+
+
+SILENT = """
+    import time
+    time.sleep(600)
+"""
+
+
+async def test_escape_stops_a_load_that_says_nothing(
+    child: MakeChild, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop = "Esc" + t("keys.stop")
+    with monkeypatch.context() as patched:
+        patched.setattr(client, "HOST", child(SILENT))
+        async with chat(loaded=False) as it:
+            await it.until(lambda: it.app.session.engine.pid)
+            await it.until(lambda: t("consult.loading_start") in it.header() and stop in it.hints())
+            pid = it.engine
+            await it.press("escape")
+            assert flat(t("consult.load_stopped")) in it.notice()
+            await it.until(lambda: "load" not in it.working())
+            assert not is_running(pid)
+            assert f"starter{t('consult.not_loaded')}" in it.header()
+            assert stop not in it.hints()
+            patched.undo()
+            assert (await it.ask("你好")).state is State.DONE
+            assert t("consult.not_loaded") not in it.header()
+
+
+async def test_a_model_that_is_chosen_after_a_stopped_load_is_loaded(
+    child: MakeChild, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(client, "HOST", child(SILENT))
+        async with chat(loaded=False) as it:
+            await it.until(lambda: it.app.session.engine.pid)
+            await it.press("escape")
+            await it.until(lambda: it.app.session.engine.pid is None)
+            patched.undo()
+            it.app.load_model()
+            await it.loaded()
+
+
+def test_loading_is_told_in_bytes_and_shards() -> None:
+    sizes = [4_000_000_000, 3_000_000_000, 500_000_000]
+    assert loading_text(weights_read(0.0, sizes)) == f"{t('consult.loading_weights')} 0.0 / 7.5 GB，分片 1/3"
+    assert loading_text(weights_read(0.6, sizes)).endswith("4.5 / 7.5 GB，分片 2/3")
+    assert loading_text(weights_read(1.0, sizes)).endswith("7.5 / 7.5 GB，分片 3/3")
+    assert loading_text(weights_read(0.5, sizes[2:])).endswith(" 250 / 500 MB")
+    assert loading_text(weights_read(0.5, [])).endswith(" 50%")
+    assert loading_text(Loading("warmup", 0.0)) == t("consult.loading_warmup")
 
 
 # Keys in a burst

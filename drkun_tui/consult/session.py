@@ -71,6 +71,8 @@ class Session:
         self.turn: Turn | None = None
         """The turn that is being answered."""
         self._stop = asyncio.Event()
+        self._stop_load: asyncio.Event | None = None
+        """Ends the load that is under way; None while none is."""
         self._engine_in_use = asyncio.Lock()
         self._unwritten: dict[tuple[str, int], Callable[[], None]] = {}
         """What the store could not take yet, oldest first."""
@@ -80,8 +82,13 @@ class Session:
         """The newest turn."""
         return self.conversation.turns[-1] if self.conversation.turns else None
 
+    @property
+    def loading(self) -> bool:
+        """Is a model, or an adapter, on its way?"""
+        return self._stop_load is not None
+
     async def load(self, plan: Plan) -> AsyncIterator[Loading | Restarting | Ready]:
-        """Unload what is loaded and load what `plan` says.
+        """Unload what is loaded and load what `plan` says; ends without `Ready` when it is stopped.
 
         Where only the adapter or its scale is another one, the model stays loaded, and `Ready` comes at
         once.
@@ -96,7 +103,34 @@ class Session:
                 yield event
 
     async def _bring_to(self, plan: Plan) -> AsyncIterator[Loading | Restarting | Ready]:
+        """As `load`. A load hears no cancel and can be silent for long: stopping it ends the engine."""
+        steps = self._steps_to(plan)
+        stop = self._stop_load = asyncio.Event()
+        stopped = asyncio.ensure_future(stop.wait())
+        try:
+            while True:
+                step = asyncio.ensure_future(anext(steps, None))
+                try:
+                    await asyncio.wait({step, stopped}, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    step.cancel()
+                    await asyncio.gather(step, return_exceptions=True)
+                if stop.is_set():
+                    await self.engine.close()
+                    return
+                if (event := step.result()) is None:
+                    return
+                yield event
+        finally:
+            stopped.cancel()
+            # One that is left in the middle may end after the next has begun.
+            if self._stop_load is stop:
+                self._stop_load = None
+
+    async def _steps_to(self, plan: Plan) -> AsyncIterator[Loading | Restarting | Ready]:
         if not self.engine.differs_in_adapter(plan.load):
+            # The engine's own first word waits for a process to start.
+            yield Loading("start", 0.0)
             async for event in self.engine.load(plan.load):
                 if isinstance(event, Ready):
                     self._loaded = plan
@@ -186,8 +220,10 @@ class Session:
             yield update
 
     def stop(self) -> None:
-        """End the answer that is coming; what has come is kept."""
+        """End the answer that is coming, keeping what has come, and the load that is under way."""
         self._stop.set()
+        if self._stop_load is not None:
+            self._stop_load.set()
         self.engine.cancel()
 
     async def close(self) -> None:
@@ -208,12 +244,9 @@ class Session:
             if not await self._acquire_engine():
                 return
             try:
-                if not self.engine.loaded and self.plan is not None:
+                if not self._stop.is_set() and not self.engine.loaded and self.plan is not None:
                     async for progress in self._bring_to(self.plan):
                         yield progress
-                        if self._stop.is_set() and not self.engine.loaded:
-                            await self.engine.close()
-                            return
                 if self._stop.is_set():
                     return
                 self._name_model(turn)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+import itertools
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from drkun_tui.engine.protocol import Event, FinishReason, Generate, Load, Ready, Score
+from drkun_tui.engine.protocol import Event, FinishReason, Generate, Load, Loading, Ready, Score
 
 PENALTY_LAST_N = 64
 """Tokens that the repeat penalty looks back on."""
@@ -31,6 +32,13 @@ Stopping = Callable[[], bool]
 
 Emit = Callable[[Event], None]
 """Sends one event to the interface."""
+
+
+def weights_read(fraction: float, sizes: Sequence[int]) -> Loading:
+    """Progress of reading weights from files of these sizes, one after the other."""
+    done, total = int(fraction * sum(sizes)), sum(sizes)
+    shard = sum(end <= done for end in itertools.accumulate(sizes[:-1])) + 1
+    return Loading("weights", fraction, done, total, shard, len(sizes))
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ from typing import TypeVar
 import msgspec
 
 from drkun_tui import i18n
-from drkun_tui.engine import protocol
+from drkun_tui.engine import context, protocol
 from drkun_tui.engine.protocol import (
     AdapterSet,
     Cancel,
@@ -51,6 +51,10 @@ _EXIT_CODES = {
 }
 
 
+_OUT_OF_MEMORY = ("out of memory", "resource allocation failed")
+"""What CUDA, and cuBLAS where it needs its own memory, say before ggml ends the process."""
+
+
 class Restarting(msgspec.Struct, frozen=True):
     """The engine crashed on this machine while warming up and starts again in safe mode."""
 
@@ -72,6 +76,8 @@ class EngineClient:
         self._current: int | None = None
         self._loaded: Load | None = None
         """What was asked for to come where it is; None while that is not known for sure."""
+        self._request: Load | None = None
+        """What the newest process was started for, whatever has become of it."""
         self.ready: Ready | None = None
         """What is loaded, while the process lives."""
 
@@ -142,6 +148,7 @@ class EngineClient:
     async def _load_once(self, request: Load) -> AsyncIterator[Loading | Ready]:
         """As `load`; ends without `Ready` when the engine crashed and safe mode may help."""
         self._job = job = Job(HOST, protocol.decode_event, self._log)
+        self._request = request
         try:
             await job.start()
         except OSError as error:
@@ -162,7 +169,7 @@ class EngineClient:
                 await self.close()
                 raise error_of(event.kind, **event.values)
             elif event is None:
-                if job.crashed and not request.safe_mode:
+                if job.crashed and _has_fast_layouts(request):
                     return
                 raise self._died(job, "died_loading")
 
@@ -246,7 +253,8 @@ class EngineClient:
 
     def _crashed(self, job: Job[Event]) -> DrkunError:
         """The engine is gone; remember it if safe mode would have helped."""
-        if job.crashed and self._job is job and self.ready and not self.ready.safe_mode:
+        request = self._request
+        if job.crashed and self._job is job and self.ready and request and _has_fast_layouts(request):
             from drkun_tui.engine import safe_mode
 
             safe_mode.remember(self.machine_memory)
@@ -255,7 +263,22 @@ class EngineClient:
     def _died(self, job: Job[Event], kind: str) -> DrkunError:
         if self._job is job:
             self._job, self.ready, self._loaded = None, None, None
+            request = self._request
+            if request is not None and request.device == "cuda" and _ran_out_of_memory(job):
+                length = request.context_length
+                return error_of("gpu_out_of_memory", context=length, smaller=context.smaller(length))
         return error_of(kind, how=ended_by(job.exit_code), log=str(self._log))
+
+
+def _has_fast_layouts(request: Load) -> bool:
+    """Only llama.cpp on a CPU has weight layouts that safe mode does without."""
+    return request.engine == "llama_cpp" and request.device == "cpu" and not request.safe_mode
+
+
+def _ran_out_of_memory(job: Job[Event]) -> bool:
+    """Did the GPU's memory end it? Whoever kills it did not wait for that."""
+    said = job.last_words().lower()
+    return ended_by(job.exit_code) != "SIGKILL" and any(words in said for words in _OUT_OF_MEMORY)
 
 
 def error_of(kind: str, **values: str | int) -> DrkunError:

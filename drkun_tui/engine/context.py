@@ -14,6 +14,14 @@ AFTER_DROPPING = 0.6
 """Share of the room that a shortened history may take. Dropping more than needed at once keeps the
 prompts of the following turns append-only, so their prefix stays in the KV cache."""
 
+SMALLEST_CONTEXT = 512
+"""Tokens below which no smaller context is proposed."""
+
+
+def smaller(context_length: int) -> int:
+    """The context to try where memory does not last for one of `context_length` tokens."""
+    return max(SMALLEST_CONTEXT, context_length // 2)
+
 
 def fit(
     messages: list[ChatMessage],

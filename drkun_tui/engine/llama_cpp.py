@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 import ctypes
+import re
 import sys
 import time
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 import llama_cpp as binding
 
 from drkun_tui.engine import prompting
-from drkun_tui.engine.base import PENALTY_LAST_N, Emit, EngineError, Prompt, Stopping, Tokens
+from drkun_tui.engine.base import PENALTY_LAST_N, Emit, EngineError, Prompt, Stopping, Tokens, weights_read
 from drkun_tui.engine.chat_template import CHATML, NAMED, ChatTemplate
 from drkun_tui.engine.llama_sampler import Sampler
 from drkun_tui.engine.pace import Pace
@@ -36,6 +37,9 @@ _ABORTED = 2
 """What ``llama_decode`` returns when the abort callback said so."""
 
 _LOG_ERROR = 4
+
+_PART = re.compile(r"(.+)-\d{5}-of-(\d{5})\.gguf", re.IGNORECASE)
+"""Name of one of the files that a model is split into."""
 
 _CACHE_TYPES = {
     "f16": binding.GGML_TYPE_F16,
@@ -69,7 +73,6 @@ class LlamaCpp:
         began = time.perf_counter()
         binding.llama_log_set(self._log, ctypes.c_void_p(0))
         binding.llama_backend_init()
-        emit(Loading("weights", 0.0))
         self._model = self._load_model(request, emit)
         self._vocab = binding.llama_model_get_vocab(self._model)
         self._on_gpu = request.gpu_layers > binding.llama_model_n_layer(self._model)
@@ -163,12 +166,14 @@ class LlamaCpp:
         params.load_mode = binding.LLAMA_LOAD_MODE_MMAP
         params.use_extra_bufts = not request.safe_mode
         last = 0.0
+        sizes = _sizes(Path(request.path))
+        emit(weights_read(0.0, sizes))
 
         def on_progress(fraction: float, _: object) -> bool:
             nonlocal last
             if fraction - last >= 0.01:
                 last = fraction
-                emit(Loading("weights", fraction))
+                emit(weights_read(fraction, sizes))
             return True
 
         callback = binding.llama_progress_callback(on_progress)
@@ -382,3 +387,13 @@ class LlamaCpp:
     def _last_error(self) -> str:
         """The first error is the cause, the ones after it repeat it."""
         return self._errors[0][:200] if self._errors else "?"
+
+
+def _sizes(path: Path) -> list[int]:
+    """Bytes of the model's file, or of each of the files that it is split into."""
+    part = _PART.fullmatch(path.name)
+    names = [path.name]
+    if part:
+        names = [f"{part[1]}-{number:05}-of-{part[2]}.gguf" for number in range(1, int(part[2]) + 1)]
+    files = [path.with_name(name) for name in names]
+    return [file.stat().st_size for file in files if file.is_file()]

@@ -115,6 +115,13 @@ class Loading(msgspec.Struct, frozen=True, tag="loading"):
     stage: Literal["start", "weights", "warmup"]
     fraction: float
     """0 to 1 within the stage."""
+    done_bytes: int = 0
+    """Of the files of the weights, read so far."""
+    total_bytes: int = 0
+    """0 where it is not known."""
+    shard: int = 0
+    """The file that is being read, from 1, if the files are read one after the other."""
+    shards: int = 0
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready", kw_only=True):

@@ -22,6 +22,9 @@ from drkun_tui.jobs.priority import give_way
 
 EventT = TypeVar("EventT")
 
+LAST_WORDS = 64 * 1024
+"""Bytes of the end of a log that `Job.last_words` reads."""
+
 LINE_LIMIT = 16 * 1024 * 1024
 """Bytes of the longest line that is read."""
 
@@ -55,6 +58,8 @@ class Job(Generic[EventT]):
         self._command = (sys.executable, "-m", module, *args)
         self._decode = decode
         self._log = log
+        self._logs = False
+        self._closing = False
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
@@ -86,7 +91,9 @@ class Job(Generic[EventT]):
 
     def _open_log(self) -> BinaryIO:
         try:
-            return self._log.open("wb")
+            log = self._log.open("wb")
+            self._logs = True
+            return log
         except OSError:
             # A full disk must not keep the child from running.
             return open(os.devnull, "wb")  # noqa: PTH123
@@ -111,6 +118,14 @@ class Job(Generic[EventT]):
         """Did it end by a fault of its own, such as a segmentation fault?"""
         return self.exit_code in CRASHES
 
+    def last_words(self) -> str:
+        """The end of what it wrote to its standard error; "" where that was not kept."""
+        if self._logs:
+            with contextlib.suppress(OSError), self._log.open("rb") as log:
+                log.seek(max(0, log.seek(0, os.SEEK_END) - LAST_WORDS))
+                return log.read().decode("utf8", "replace")
+        return ""
+
     def send(self, message: bytes) -> None:
         """Write one request line. A child that is gone is told by `next_event`."""
         if self._process and self._process.stdin and not self._process.stdin.is_closing():
@@ -118,11 +133,16 @@ class Job(Generic[EventT]):
                 self._process.stdin.write(message + b"\n")
 
     async def next_event(self) -> EventT | None:
-        """The next event, or None when the child has ended; then its exit code is known.
+        """The next event, or None when the child has ended; then its exit code is known. Of one that is
+        being closed nothing comes any more.
 
         Safe to cancel: what was not returned comes with the next call.
         """
         if self._process is None or self._process.stdout is None:
+            return None
+        if self._closing:
+            await self._discard()
+            await self._ends_within(math.inf)
             return None
         line = await self._process.stdout.readline()
         # A child that was killed while it wrote leaves a torn last line.
@@ -135,13 +155,18 @@ class Job(Generic[EventT]):
         """End the child: its input ends, then it is killed if it has not gone within `patience_s`."""
         if self._process is None or not self.running:
             return
+        self._closing = True
         if self._process.stdin:
             self._process.stdin.close()
         discard = asyncio.ensure_future(self._discard())
-        if not await self._ends_within(patience_s):
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
-            await self._ends_within(math.inf)
+        try:
+            await self._ends_within(patience_s)
+        finally:
+            # Also when the wait is cancelled: nobody would end it any more.
+            if self.running:
+                with contextlib.suppress(ProcessLookupError):
+                    self._process.kill()
+        await self._ends_within(math.inf)
         # asyncio complains at exit about a child whose pipe it has not seen end.
         await asyncio.wait({discard}, timeout=patience_s)
         discard.cancel()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.style import Style
 from rich.text import Text
 
+from drkun_tui.engine.protocol import Loading
 from drkun_tui.i18n import t
 from drkun_tui.ui.table import GAP, cell, size
 
@@ -35,6 +36,18 @@ def bytes_text(done: int, total: int) -> str:
     name = {10**9: "GB", 10**6: "MB", 1000: "kB"}[unit]
     digits = 1 if total < 100 * unit else 0
     return f"{done / unit:4.{digits}f} / {total / unit:4.{digits}f} {name}"
+
+
+def loading_text(event: Loading) -> str:
+    """How far a load is: ``"loading 3.1 / 7.5 GB, shard 2/3"``."""
+    stage = t(f"consult.loading_{event.stage}")
+    if event.stage != "weights":
+        return stage
+    if not event.total_bytes:
+        return f"{stage} {event.fraction:.0%}"
+    read = " ".join(bytes_text(event.done_bytes, event.total_bytes).split())
+    shard = t("consult.loading_shard", shard=event.shard, shards=event.shards) if event.shards > 1 else ""
+    return f"{stage} {read}{shard}"
 
 
 def rate_text(speed: float, eta_s: float | None) -> str:

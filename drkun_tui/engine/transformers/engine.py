@@ -59,10 +59,8 @@ class Transformers:
         """See `Engine.load`."""
         loading.import_libraries(request)
         began = time.perf_counter()
-        emit(Loading("weights", 0.0))
         self._device = loading.device_for(request)
         loaded = loading.load(request, self._device, emit)
-        emit(Loading("weights", 1.0))
         emit(Loading("warmup", 0.0))
         self._model, self._tokenizer = loaded.model, loaded.tokenizer
         self._backend: Tokenizer = loaded.tokenizer.backend_tokenizer

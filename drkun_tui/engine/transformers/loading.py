@@ -6,7 +6,7 @@ import contextlib
 import importlib
 import importlib.util
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,8 @@ import transformers
 from safetensors import SafetensorError, safe_open
 from transformers.utils import logging
 
-from drkun_tui.engine.base import Emit, EngineError
-from drkun_tui.engine.protocol import Load, Loading
+from drkun_tui.engine.base import Emit, EngineError, weights_read
+from drkun_tui.engine.protocol import Load
 from drkun_tui.engine.transformers.memory import ran_out, smaller
 from drkun_tui.engine.transformers.placement import blocks, bytes_of, context_bytes, is_layer, place
 
@@ -124,7 +124,9 @@ def load(request: Load, device: torch.device, emit: Emit) -> Loaded:
             llm_int8_enable_fp32_cpu_offload=True,
         )
     logging.disable_progress_bar()
-    previous = logging.set_tqdm_hook(_progress(folder, emit))
+    files = [path.stat().st_size for path in sorted(folder.glob("*.safetensors")) if path.is_file()]
+    emit(weights_read(0.0, files))
+    previous = logging.set_tqdm_hook(_progress(folder, files, emit))
     try:
         model = transformers.AutoModelForCausalLM.from_pretrained(
             folder,
@@ -135,6 +137,7 @@ def load(request: Load, device: torch.device, emit: Emit) -> Loaded:
             device_map=_device_map(request, device),
             **options,
         ).eval()
+        emit(weights_read(1.0, files))
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             folder, trust_remote_code=False, local_files_only=True
         )
@@ -210,7 +213,7 @@ def _elements(folder: Path) -> dict[str, int]:
     return found
 
 
-def _progress(folder: Path, emit: Emit) -> Callable[..., Any]:
+def _progress(folder: Path, files: Sequence[int], emit: Emit) -> Callable[..., Any]:
     """Takes the place of Transformers' progress bars."""
     sizes = _elements(folder)
 
@@ -227,7 +230,7 @@ def _progress(folder: Path, emit: Emit) -> Callable[..., Any]:
             done += size(item)
             if done / whole - told >= 0.01:
                 told = done / whole
-                emit(Loading("weights", min(told, 1.0)))
+                emit(weights_read(min(told, 1.0), files))
 
     def size(item: Any) -> int:
         name = item[0] if isinstance(item, tuple) else item

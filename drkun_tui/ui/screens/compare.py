@@ -28,6 +28,7 @@ from drkun_tui.engine.protocol import Delta, Loading
 from drkun_tui.errors import DrkunError
 from drkun_tui.i18n import language, t
 from drkun_tui.ui import comparison_text
+from drkun_tui.ui.progress import loading_text
 from drkun_tui.ui.room import gains_on_gpu, make_room
 from drkun_tui.ui.screens.contestants import ChooseContestants
 from drkun_tui.ui.screens.reader import Reader
@@ -285,8 +286,7 @@ class CompareScreen(Screen[None]):
         if column.turn is None:
             self._show_turns(contest)
         if isinstance(news, Loading):
-            fraction = f" {news.fraction:.0%}" if news.stage == "weights" else ""
-            column.tell("" if self._hidden else t(f"consult.loading_{news.stage}") + fraction)
+            column.tell("" if self._hidden else loading_text(news))
         elif isinstance(news, Restarting):
             self.query_one(Notice).say(t("engine.safe_mode"))
         elif isinstance(news, DrkunError):

@@ -142,6 +142,8 @@ class ConsultScreen(Screen[None]):
         """What the model's loading says, "" when it is done."""
         self._progress = progress
         self.refresh_status()
+        # There is something to stop, or no longer.
+        self.refresh_bindings()
 
     def refresh_status(self) -> None:
         """Bring the top line up to date."""
@@ -150,7 +152,8 @@ class ConsultScreen(Screen[None]):
             header.status = (self._progress,) if self._progress else ()
             return
         name = one_line(plan.name, 32)
-        model = f"{name} {self._progress}".strip()
+        at_rest = "" if self.session.engine.loaded or self.session.loading else t("consult.not_loaded")
+        model = f"{name} {self._progress or at_rest}".strip()
         parts = [model, t(f"profile.{plan.profile}")]
         self.query_one(Transcript).leaves_for = one_line(plan.server.host, 60) if plan.server else ""
         if coming := self.app.downloads_running:
@@ -226,8 +229,10 @@ class ConsultScreen(Screen[None]):
             self._follow(self.session.resume())
 
     def action_stop(self) -> None:
-        """Stop the answer; with none under way, give up editing."""
-        if self.session.turn is not None:
+        """Stop the answer or the model's loading; with neither under way, give up editing."""
+        if self.session.turn is not None or self.session.loading:
+            if self.session.loading:
+                self.query_one(Notice).say(t("consult.load_stopped"))
             self.session.stop()
             return
         if self._editing:
@@ -458,8 +463,8 @@ class ConsultScreen(Screen[None]):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
         """Offer only what can be done now."""
         last, answering = self.session.last, self.session.turn is not None
-        if action == "stop":
-            return answering or self._editing
+        if action in ("stop", "leave"):
+            return (answering or self.session.loading or self._editing) is (action == "stop")
         if action == "resume":
             return not answering and last is not None and last.state in RESUMABLE
         if action in ("regenerate", "edit"):
