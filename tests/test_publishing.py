@@ -189,12 +189,27 @@ def test_refusals_are_one_line(
 def test_a_repository_that_is_there_is_only_added_to_when_asked(
     hub: HubServer, adapter: Path, name: str
 ) -> None:
-    hub.add(REPO, {"old.txt": b"old"})
+    hub.add(REPO, {"old.txt": b"old"}, tags=["private"])
     assert last(publish("drkun/taught", REPO, "--to", name, *LICENSED))["error"]["kind"] == "repo_taken"
     assert files(hub) == {"old.txt": b"old"}
     done = publish("drkun/taught", REPO, "--to", name, "--update", *LICENSED)
     assert last(done)["type"] == "finished", done.stderr
     assert {"old.txt", "adapter_model.safetensors"} <= files(hub).keys()
+
+
+@pytest.mark.parametrize("name", HUBS)
+def test_what_is_private_does_not_go_into_a_public_repository(
+    hub: HubServer, adapter: Path, name: str
+) -> None:
+    repository = hub.add(REPO, {"old.txt": b"old"}, tags=["public"])
+    words = ("drkun/taught", REPO, "--to", name, "--update", *LICENSED)
+    for _ in range(2):
+        assert last(publish(*words))["error"]["kind"] == "repo_public"
+        assert files(hub) == {"old.txt": b"old"} and not hub.sent
+    assert last(publish(*words, "--public"))["private"] is False
+    repository.tags = ["private"]
+    # What the hub has counts, not what was wished.
+    assert last(publish(*words, "--public"))["private"] is True
 
 
 @pytest.mark.parametrize("name", HUBS)

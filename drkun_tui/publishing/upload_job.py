@@ -75,6 +75,7 @@ class Upload:
         self._secret = ""
         self._failure: PublishingError | None = None
         self._page = ""
+        self._private = request.private
 
     def stop(self) -> None:
         """Stop soon."""
@@ -103,7 +104,7 @@ class Upload:
             return 1
         # What the hub had already was not sent.
         self._tell(Progress(done=total, total=total))
-        self._tell(Finished(repo=self._request.repo, page=self._page, private=self._request.private))
+        self._tell(Finished(repo=self._request.repo, page=self._page, private=self._private))
         self._enter("done")
         shutil.rmtree(self._folder / _STAGED, ignore_errors=True)
         return 0
@@ -132,16 +133,22 @@ class Upload:
         hub.upload(request.repo, staged, self._folder / _TRACKER)
 
     def _create(self, hub: Destination) -> None:
-        """Make the repository, once. One that is there is only added to when that was asked for."""
-        made = self._folder / _CREATED
-        if made.exists():
-            return
-        try:
-            licence = licence_of((self._folder / CARD).read_text("utf8"))
-            hub.create(self._request.repo, private=self._request.private, licence=licence)
-        except PublishingError as error:
-            if error.kind != "repo_taken" or not self._request.update:
-                raise
+        """Make the repository, once. One that is there is only added to when that was asked for, and when it
+        is not public unasked."""
+        made, request = self._folder / _CREATED, self._request
+        if not made.exists():
+            try:
+                licence = licence_of((self._folder / CARD).read_text("utf8"))
+                hub.create(request.repo, private=request.private, licence=licence)
+            except PublishingError as error:
+                if error.kind != "repo_taken" or not request.update:
+                    raise
+            else:
+                made.touch()
+                return
+        self._private = hub.is_private(request.repo)
+        if request.private and not self._private:
+            raise PublishingError("repo_public", repo=request.repo)
         made.touch()
 
     def _stage(self) -> Path:

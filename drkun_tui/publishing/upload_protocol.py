@@ -45,7 +45,7 @@ class Progress(msgspec.Struct, frozen=True, tag="progress", kw_only=True):
 
 
 class Finished(msgspec.Struct, frozen=True, tag="finished", kw_only=True):
-    """Everything is there, at `page`."""
+    """Everything is there, at `page`; `private` as the hub has it."""
 
     repo: str
     page: str
