@@ -20,6 +20,9 @@ from drkun_tui.library.provenance import Prompt, Provenance
 from drkun_tui.publishing import release
 from drkun_tui.publishing.faults import PublishingError
 from drkun_tui.settings import Settings
+from drkun_tui.training import adapter as training_adapter
+from drkun_tui.training import recipe
+from drkun_tui.training.history import History
 from tests import hub_uploads, model_files
 from tests.conftest import PATIENCE_S, has_ended, wait_until
 from tests.hub_server import HubServer, serving
@@ -260,6 +263,48 @@ def test_a_card_of_ones_own_is_taken_as_it_is(hub: HubServer, adapter: Path, tmp
     assert last(publish("drkun/taught", REPO, "--card", str(tmp_path / "no")))["error"]["kind"] == "no_card"
 
 
+PATHS = (
+    *(
+        "/workspace/a.csv",
+        "/data/patients.csv",
+        "`/work/x`",
+        "/content/drive/x",
+        "(/opt/models)",
+        "/var/lib/x",
+    ),
+    *(
+        "/Volumes/Disk/a",
+        "file:///srv/a.csv",
+        "\\\\srv\\share\\a.csv",
+        "D:/records/a.csv",
+        "来自C:\\病历\\a.csv",
+    ),
+    *("~/clinic/a.csv", "数据：/home/x/a.csv", "在/workspace/a.csv", "train=/mnt/x", "see:/data/a.csv"),
+    *("| data | /clinic/patients.csv |", "/病历/张三.csv", "x/home/someone/a.csv", str(Path.home() / "a")),
+    *(f"数据在{Path.cwd()}", "https://example.org/x 与 /srv/a"),
+)
+NUMBERS = (
+    *("138-1234-5678", "138 1234 5678", "+86 138-1234-5678", "010-12345678", "0571-8888-1234"),
+    *("（021）87654321", "+86-10-12345678"),
+)
+HARMLESS = (
+    *("Qwen/Qwen3-4B", "https://example.org/home/page", "https://example.org:8000/data/x", "2024/01/02"),
+    *(
+        "血压150/95，3~5/天",
+        "and/or, N/A, mg/L, BLEU-4/ROUGE-L",
+        "头痛/头晕/恶心",
+        "血压/BP/HR",
+        "1.381234567",
+    ),
+    *(
+        "```\ndrkun ask --model drkun/a-GGUF/a-Q4_K_M\nollama create m -f ./m.Modelfile\n```",
+        "[a](docs/a.md)",
+    ),
+    *("/no_think and /think, <think></think>", "POST /v1/chat/completions", "hf://datasets/org/data/x"),
+    *("2026-01-02 to 2026-12-31", "5e-05, 0.12 12345678", "5,138,123,456 tokens", "`\\n\\n`"),
+)
+
+
 @pytest.mark.parametrize(
     ("text", "kind"),
     [
@@ -271,7 +316,9 @@ def test_a_card_of_ones_own_is_taken_as_it_is(hub: HubServer, adapter: Path, tmp
         (CARD + "身份证 11010519900307123X。\n", "personal_data"),
         (CARD + "data: /home/someone/patients.csv\n", "local_path"),
         (CARD + "data: C:\\Users\\someone\\patients.csv\n", "local_path"),
-        (CARD + "see https://example.org/home/page and 1.381234567\n", ""),
+        *((f"{CARD}{text}\n", "local_path") for text in PATHS),
+        *((f"{CARD}{text}\n", "personal_data") for text in NUMBERS),
+        *((f"{CARD}{text}\n", "") for text in HARMLESS),
     ],
 )
 def test_a_card_is_looked_through(text: str, kind: str) -> None:
@@ -294,6 +341,40 @@ def test_the_licences_of_base_and_data_are_named(home: Path, adapter: Path) -> N
     assert release.licence_of(told) == "mit" and "unknown" not in told
     starter = next(model for model in models if model.name == "starter")
     assert release.licence_of(release.draft(starter, models).card) == "apache-2.0"
+
+
+def test_a_base_below_the_home_is_named_without_its_path(hub: HubServer, adapter: Path) -> None:
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    config["base_model_name_or_path"] = str(Path.home() / "models" / "base")
+    (adapter / "adapter_config.json").write_text(json.dumps(config))
+    assert last(publish("drkun/taught", REPO, *LICENSED))["type"] == "finished"
+    assert json.loads(files(hub)["adapter_config.json"])["base_model_name_or_path"] == "base"
+
+
+def test_how_it_was_trained_names_no_folder_either(
+    hub: HubServer, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "clinic" / "ward").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    for place in ('path = "clinic/patients.csv"', 'hub = "clinic/ward"', 'hub = "/srv/clinic/ward"'):
+        told = provenance.public(Provenance(recipe=f"[data]\n{place}\n"))
+        assert "clinic" not in told.recipe and ("patients.csv" in told.recipe or "ward" in told.recipe)
+    of_hub = provenance.public(Provenance(recipe='[data]\nhub = "org/dialogues"\n'))
+    assert "org/dialogues" in of_hub.recipe
+    system = "你是医生。\n病历在 /srv/records/a.csv"
+    provenance.write(adapter, Provenance(prompt=Prompt(system=system), recipe=RECIPE))
+    error = last(publish("drkun/taught", REPO, *LICENSED))["error"]
+    assert error["kind"] == "local_path"
+    assert "drkun.json" in error["message"] and "/srv/records/a.csv" in error["message"]
+    assert not hub.authorizations
+
+
+def test_a_card_of_training_names_no_folder(tmp_path: Path) -> None:
+    made = recipe.parse(
+        f'preset = "starter-cpu"\n[data]\npath = ""\nhub = "{tmp_path}/ward"\n[adapter]\nname = "a/b"\n'
+    )
+    told = training_adapter.card(made, "org/base", History(), demonstration=False)
+    assert "| data | ward |" in told and str(tmp_path) not in told
 
 
 def test_a_file_that_names_this_machine_is_not_sent(hub: HubServer, adapter: Path) -> None:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from drkun_tui import paths
-from drkun_tui.library import adapters, gguf
-from drkun_tui.library.files import is_file, read_bytes, size_of
+from drkun_tui.library import adapters, gguf, provenance
+from drkun_tui.library.files import is_file, read_bytes, read_json, size_of
 from drkun_tui.library.inspection import MAX_CARD
 from drkun_tui.library.model import Kind, Model
 from drkun_tui.library.provenance import FILE, Provenance
+from drkun_tui.publishing import privacy
 from drkun_tui.publishing.faults import PublishingError
 from drkun_tui.publishing.sources import side_files
 
@@ -26,19 +27,6 @@ STARTER_LICENCE = "apache-2.0"
 _OF_ADAPTERS = ("adapter_config.json", "adapter_model.safetensors")
 _LICENCE = re.compile(r"^license:\s*[\"']?([\w.+-]+)", re.MULTILINE)
 _FRONT = re.compile(r"\A\ufeff?---\r?\n(.*?)^---\r?\n", re.DOTALL | re.MULTILINE)
-
-_PERSONAL = {
-    "email": re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+"),
-    "phone": re.compile(r"(?<![\d.])(?:\+?86[- ]?)?1[3-9]\d{9}(?!\d)"),
-    "identity": re.compile(
-        r"(?<!\d)[1-9]\d{5}(?:19|20)\d{2}(?:0[1-9]|1[0-2])(?:[0-2]\d|3[01])\d{3}[\dXx](?![\dXx])"
-    ),
-}
-"""E-mail addresses, Chinese mobile numbers and identity numbers."""
-
-_PATH = re.compile(
-    r"(?<![\w/:.])(?:~|/(?:home|root|Users|mnt|media|tmp|srv|private))/[^\s|`'\"]+|\b[A-Za-z]:\\[^\s|`'\"]+"
-)
 
 _MOST_TEXT = 1024 * 1024
 """Bytes of a file that is looked through for paths of this machine; vocabularies are larger."""
@@ -176,27 +164,63 @@ def check_card(card: str) -> None:
     section = card.partition("## Licences")[2].partition("\n#")[0]
     if unknown := next((line for line in section.splitlines() if line.rstrip().endswith(f": {UNKNOWN}")), ""):
         raise PublishingError("licence_unknown", line=unknown.strip("- "))
-    for kind, pattern in _PERSONAL.items():
-        if found := pattern.search(card):
-            raise PublishingError("personal_data", sort=kind, text=found[0])
-    if found := _PATH.search(card):
-        raise PublishingError("local_path", file=CARD, text=found[0])
+    if found := privacy.personal(card):
+        raise PublishingError("personal_data", sort=found[0], text=found[1])
+    if path := privacy.local_path(card):
+        raise PublishingError("local_path", file=CARD, text=path)
+
+
+def as_published(name: str, path: Path) -> str | None:
+    """The text with which a file goes instead of its own, which may name places of this machine; None for any
+    other file.
+
+    Raises:
+        OSError, ValueError: it cannot be read.
+    """
+    if name == FILE and (told := provenance.read(path.parent)) is not None:
+        return provenance.dump(provenance.public(told))
+    if name == _OF_ADAPTERS[0]:
+        config = read_json(path)
+        config["base_model_name_or_path"] = provenance.public_model(
+            str(config.get("base_model_name_or_path") or "")
+        )
+        return json.dumps(config, indent=2, ensure_ascii=False)
+    return None
 
 
 def check_files(files: dict[str, Path]) -> None:
-    """Look through small texts and GGUF headers for paths of this machine.
+    """Look through small texts and GGUF headers, as they would be sent, for paths of this machine.
 
     Raises:
         PublishingError: ``local_path``.
     """
-    places = [str(place) for place in (Path.home(), paths.home()) if len(str(place)) > 1]
     for name, path in files.items():
-        text = ""
+        own, written = as_published(name, path), ""
         if path.suffix == ".gguf":
-            text = "\n".join(
-                value for value in gguf.read(path, partial=True).metadata.values() if isinstance(value, str)
-            )
-        elif name != FILE and path.suffix != ".safetensors" and size_of(path) <= _MOST_TEXT:
-            text = read_bytes(path, _MOST_TEXT).decode("utf8", "replace")
-        if found := next((place for place in places if place in text), ""):
+            told = gguf.read(path, partial=True)
+            own = told.text(provenance.GGUF_KEY)
+            written = "\n".join(value for value in told.metadata.values() if isinstance(value, str))
+        elif own is None and path.suffix != ".safetensors" and size_of(path) <= _MOST_TEXT:
+            written = read_bytes(path, _MOST_TEXT).decode("utf8", "replace")
+        # Vocabularies and templates may hold what looks like a path; what this program wrote does not.
+        found = privacy.own_place(written) or privacy.local_path("\n".join(_texts(own or "{}")))
+        if found:
             raise PublishingError("local_path", file=name, text=found)
+
+
+def _texts(told: str) -> Iterator[str]:
+    """Every text in a JSON object, and in the recipe that it may hold."""
+    try:
+        waiting = [json.loads(told)]
+        while waiting:
+            value = waiting.pop()
+            if isinstance(value, dict):
+                if isinstance(recipe := value.pop("recipe", None), str):
+                    waiting.append(tomllib.loads(recipe))
+                waiting += value.values()
+            elif isinstance(value, list):
+                waiting += value
+            elif isinstance(value, str):
+                yield value
+    except ValueError:
+        yield told

@@ -5,7 +5,6 @@ Started again in the same folder, it goes on: what the hub has already is not se
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -16,13 +15,12 @@ import traceback
 from pathlib import Path
 
 from drkun_tui.jobs import detached
-from drkun_tui.library import provenance
-from drkun_tui.library.files import read_json, size_of
+from drkun_tui.library.files import size_of
 from drkun_tui.library.kinds import Values
 from drkun_tui.publishing.destinations import Destination, connect
 from drkun_tui.publishing.faults import PublishingError
 from drkun_tui.publishing.release import CARD as CARD_NAME
-from drkun_tui.publishing.release import licence_of
+from drkun_tui.publishing.release import as_published, licence_of
 from drkun_tui.publishing.upload_protocol import (
     CARD,
     Event,
@@ -157,17 +155,10 @@ class Upload:
         shutil.rmtree(staged, ignore_errors=True)
         staged.mkdir()
         for name, path in self._request.files.items():
-            if name == provenance.FILE:
-                if (told := provenance.read(Path(path).parent)) is not None:
-                    provenance.write(staged, provenance.public(told))
-            elif name == "adapter_config.json":
-                config = read_json(Path(path))
-                base = str(config.get("base_model_name_or_path") or "")
-                if base.startswith(("/", "~", ".")):
-                    config["base_model_name_or_path"] = Path(base).name
-                (staged / name).write_text(json.dumps(config, indent=2, ensure_ascii=False), "utf8")
-            else:
+            if (text := as_published(name, Path(path))) is None:
                 (staged / name).symlink_to(path)
+            else:
+                (staged / name).write_text(text, "utf8")
         shutil.copyfile(self._folder / CARD, staged / CARD_NAME)
         return staged
 
