@@ -17,8 +17,9 @@ from drkun_tui import paths
 from drkun_tui.library import inventory, provenance
 from drkun_tui.library.plan import folders
 from drkun_tui.library.provenance import Prompt, Provenance
-from drkun_tui.publishing import release
+from drkun_tui.publishing import licences, release
 from drkun_tui.publishing.faults import PublishingError
+from drkun_tui.publishing.licences import Licences
 from drkun_tui.settings import Settings
 from drkun_tui.training import adapter as training_adapter
 from drkun_tui.training import recipe
@@ -41,6 +42,7 @@ base_model: org/base
 
 Fine-tuned on dialogues.
 """
+WHOLE = f"{CARD}\n## Licences\n\n- base model: apache-2.0\n\n"
 
 
 @pytest.fixture
@@ -257,7 +259,7 @@ def test_nobody_publishes_what_nobody_has_seen(hub: HubServer, adapter: Path) ->
 
 def test_a_card_of_ones_own_is_taken_as_it_is(hub: HubServer, adapter: Path, tmp_path: Path) -> None:
     mine = tmp_path / "card.md"
-    mine.write_text("---\nlicense: mit\n---\n\n# Mine\n")
+    mine.write_text(f"{WHOLE}- data (patients.csv): mit\n")
     assert last(publish("drkun/taught", REPO, "--card", str(mine)))["type"] == "finished"
     assert files(hub)["README.md"] == mine.read_bytes()
     assert last(publish("drkun/taught", REPO, "--card", str(tmp_path / "no")))["error"]["kind"] == "no_card"
@@ -310,23 +312,24 @@ HARMLESS = (
     [
         ("# no metadata\n", "no_licence"),
         ("---\nlicense: unknown\n---\n", "no_licence"),
+        (CARD, "licence_missing"),
         (CARD + "\n## Licences\n\n- base model: mit\n- data (x): unknown\n", "licence_unknown"),
-        (CARD + "Ask someone@example.org.\n", "personal_data"),
-        (CARD + "电话 13812345678。\n", "personal_data"),
-        (CARD + "身份证 11010519900307123X。\n", "personal_data"),
-        (CARD + "data: /home/someone/patients.csv\n", "local_path"),
-        (CARD + "data: C:\\Users\\someone\\patients.csv\n", "local_path"),
-        *((f"{CARD}{text}\n", "local_path") for text in PATHS),
-        *((f"{CARD}{text}\n", "personal_data") for text in NUMBERS),
-        *((f"{CARD}{text}\n", "") for text in HARMLESS),
+        (WHOLE + "Ask someone@example.org.\n", "personal_data"),
+        (WHOLE + "电话 13812345678。\n", "personal_data"),
+        (WHOLE + "身份证 11010519900307123X。\n", "personal_data"),
+        (WHOLE + "data: /home/someone/patients.csv\n", "local_path"),
+        (WHOLE + "data: C:\\Users\\someone\\patients.csv\n", "local_path"),
+        *((f"{WHOLE}{text}\n", "local_path") for text in PATHS),
+        *((f"{WHOLE}{text}\n", "personal_data") for text in NUMBERS),
+        *((f"{WHOLE}{text}\n", "") for text in HARMLESS),
     ],
 )
 def test_a_card_is_looked_through(text: str, kind: str) -> None:
     if not kind:
-        release.check_card(text)
+        release.check_card(text, Licences())
         return
     with pytest.raises(PublishingError) as raised:
-        release.check_card(text)
+        release.check_card(text, Licences())
     assert raised.value.kind == kind
 
 
@@ -335,12 +338,68 @@ def test_the_licences_of_base_and_data_are_named(home: Path, adapter: Path) -> N
     model = next(model for model in models if model.name == "drkun/taught")
     (adapter / "README.md").write_text("# Taught\n")
     made = release.draft(model, models)
-    assert (made.base_licence, made.data) == (release.UNKNOWN, "patients.csv")
+    assert made.licences == Licences(data="patients.csv")
     assert "- base model: unknown" in made.card and "- data (patients.csv): unknown" in made.card
-    told = release.with_licences(made.card, base="mit", data="cc-by-4.0")
-    assert release.licence_of(told) == "mit" and "unknown" not in told
+    told = licences.with_licences(made.card, model="mit", data="cc-by-4.0")
+    assert licences.licence_of(told) == "mit" and "unknown" not in told
     starter = next(model for model in models if model.name == "starter")
-    assert release.licence_of(release.draft(starter, models).card) == "apache-2.0"
+    assert licences.licence_of(release.draft(starter, models).card) == "apache-2.0"
+    release.check_card(release.draft(starter, models).card, release.draft(starter, models).licences)
+
+
+def put_base(licence: str) -> None:
+    """The base that `adapter` names, with its makers' card."""
+    folder = model_files.put_base(paths.model_store() / "org" / "base")
+    (folder / "README.md").write_text(f"---\nlicense: {licence}\n---\n\n# Base\n")
+
+
+def trained_on(adapter: Path, base: str) -> None:
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    config["base_model_name_or_path"] = base
+    (adapter / "adapter_config.json").write_text(json.dumps(config))
+
+
+def test_a_licence_of_the_model_does_not_rewrite_that_of_its_base(
+    hub: HubServer, adapter: Path, tmp_path: Path
+) -> None:
+    put_base("cc-by-nc-4.0")
+    trained_on(adapter, "org/base")
+    words = ("drkun/taught", REPO, "--data-license", "mit", "--yes", "--license")
+    error = last(publish(*words, "mit"))["error"]
+    assert error["kind"] == "licence_wider" and "cc-by-nc-4.0" in error["message"]
+    mine = tmp_path / "card.md"
+    for text, kind in (
+        (WHOLE, "licence_other"),
+        (WHOLE.replace("- base model: apache-2.0", "- base model: cc-by-nc-4.0"), "licence_missing"),
+    ):
+        mine.write_text(text)
+        assert last(publish("drkun/taught", REPO, "--card", str(mine)))["error"]["kind"] == kind
+    assert not hub.authorizations
+    assert last(publish(*words, "cc-by-nc-sa-4.0"))["type"] == "finished"
+    card = files(hub)["README.md"].decode()
+    assert "\nlicense: cc-by-nc-sa-4.0\n" in card and "- base model: cc-by-nc-4.0\n" in card
+
+
+def test_the_base_of_what_was_merged_is_found_through_its_provenance(home: Path) -> None:
+    put_base("cc-by-nc-4.0")
+    merged = model_files.put_base(paths.model_store() / "mine" / "merged")
+    (merged / "README.md").write_text("---\nlicense: mit\n---\n\n# Merged\n")
+    provenance.write(merged, Provenance(base_model="org/base", recipe='[data]\npath = "demo"\n'))
+    models = inventory.scan(folders(Settings()))
+    made = release.draft(next(model for model in models if model.name == "mine/merged"), models)
+    # And the data set that comes with the program is under the program's licence.
+    assert made.licences == Licences(base="cc-by-nc-4.0", data="demo", of_data="mit")
+    assert "- base model: cc-by-nc-4.0\n- data (demo): mit\n" in made.card
+    shutil.rmtree(paths.model_store() / "org")
+    assert licences.known(made.model, inventory.scan(folders(Settings()))).base == licences.UNKNOWN
+
+
+def test_each_gguf_of_a_folder_has_its_own_card(hub: HubServer, gguf: Path) -> None:
+    (gguf.parent / "README.md").write_text(CARD.replace("# Taught", "# taught-Q8_0"))
+    gguf.with_suffix(".md").write_text(CARD.replace("# Taught", "# taught-Q4_K_M"))
+    assert last(publish("taught-Q4_K_M", REPO, "--yes"))["type"] == "finished"
+    card = files(hub)["README.md"].decode()
+    assert "# taught-Q4_K_M" in card and "Q8_0" not in card
 
 
 def test_a_base_below_the_home_is_named_without_its_path(hub: HubServer, adapter: Path) -> None:

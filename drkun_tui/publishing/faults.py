@@ -9,7 +9,7 @@ _BAD_INPUT = {
     *("needs_imatrix", "imatrix_unused", "imatrix_unreadable", "imatrix_other", "no_card", "no_job"),
     *("calibration_short", "calibration_unreadable"),
     *("repo_name", "repo_taken", "repo_public", "personal_data", "local_path"),
-    *("no_licence", "licence_unknown"),
+    *("no_licence", "licence_missing", "licence_unknown", "licence_other", "licence_wider"),
 }
 _NO_MODEL = {"not_exportable", "not_published", "no_base", "base_quantised", "packages_missing"}
 

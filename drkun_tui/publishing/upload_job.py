@@ -19,8 +19,9 @@ from drkun_tui.library.files import size_of
 from drkun_tui.library.kinds import Values
 from drkun_tui.publishing.destinations import Destination, connect
 from drkun_tui.publishing.faults import PublishingError
+from drkun_tui.publishing.licences import licence_of
 from drkun_tui.publishing.release import CARD as CARD_NAME
-from drkun_tui.publishing.release import as_published, licence_of
+from drkun_tui.publishing.release import as_published
 from drkun_tui.publishing.upload_protocol import (
     CARD,
     Event,

@@ -123,6 +123,7 @@ class PublishScreen(ModalScreen[None]):
             model=self._draft.model.name,
             files={name: str(path) for name, path in self._draft.files.items()},
             private=self._private,
+            licences=self._draft.licences,
         )
         card = self.query_one(TextArea).text
         try:
