@@ -184,6 +184,7 @@ class _Handler(Uploads, BaseHTTPRequestHandler):
             (r"/api/(datasets/[^/]+/[^/]+)/tree/([^/]+)(?:/(.+))?", self._hf_tree),
             (r"/api/(datasets/[^/]+/[^/]+?)(?:/revision/(.+))?", self._hf_info),
             (r"/openapi/v1/models", self._ms_search),
+            (r"/openapi/v1/models/([^/]+/[^/]+)", self._ms_info),
             (r"/api/v1/models/([^/]+/[^/]+)/repo/files", self._ms_files),
             (r"/api/v1/models/([^/]+/[^/]+)/repo", self._ms_file),
             (r"/((?:datasets/)?[^/]+/[^/]+)/resolve/([^/]+)/(.+)", self._hf_file),
@@ -238,7 +239,8 @@ class _Handler(Uploads, BaseHTTPRequestHandler):
             siblings = [
                 {"rfilename": path, **self._told(model, content)} for path, content in model.files.items()
             ]
-            self._json({"id": repo, "sha": COMMIT, "siblings": siblings, "gated": model.gated})
+            told = {"id": repo, "sha": COMMIT, "siblings": siblings, "gated": model.gated}
+            self._json(told | {"private": "private" in model.tags})
 
     def _hf_tree(self, repo: str, revision: str, folder: str | None = None) -> None:
         model = self.hub.repositories[repo]
@@ -293,6 +295,11 @@ class _Handler(Uploads, BaseHTTPRequestHandler):
         ]
         page = models[size * (number - 1) : size * number]
         told = {"models": page, "total_count": len(models), "page_number": number, "page_size": size}
+        self._json({"success": True, "data": told})
+
+    def _ms_info(self, repo: str) -> None:
+        model = self.hub.repositories[repo]
+        told = {"id": repo, "private": "private" in model.tags}
         self._json({"success": True, "data": told})
 
     def _ms_files(self, repo: str) -> None:

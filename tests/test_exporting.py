@@ -119,6 +119,9 @@ def test_the_usual_type_is_chosen_by_name_and_knows_how_it_was_trained(trained: 
     assert header.chat_template == (paths.model_store() / BASE / "chat_template.jinja").read_text()
     assert header.metadata["tokenizer.ggml.eos_token_id"] == 8178
     assert header.name == "taught-Q4_K_M"
+    # Each type has its own card.
+    assert "as GGUF Q4_K_M" in path.with_suffix(".md").read_text()
+    assert not (path.parent / "README.md").exists()
     raw = path.read_bytes()
     assert str(trained).encode() not in raw and os.fsencode(Path.home()) not in raw
     assert ask("--model", "taught-Q4_K_M")

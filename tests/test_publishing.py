@@ -17,9 +17,13 @@ from drkun_tui import paths
 from drkun_tui.library import inventory, provenance
 from drkun_tui.library.plan import folders
 from drkun_tui.library.provenance import Prompt, Provenance
-from drkun_tui.publishing import release
+from drkun_tui.publishing import licences, release
 from drkun_tui.publishing.faults import PublishingError
+from drkun_tui.publishing.licences import Licences
 from drkun_tui.settings import Settings
+from drkun_tui.training import adapter as training_adapter
+from drkun_tui.training import recipe
+from drkun_tui.training.history import History
 from tests import hub_uploads, model_files
 from tests.conftest import PATIENCE_S, has_ended, wait_until
 from tests.hub_server import HubServer, serving
@@ -38,6 +42,7 @@ base_model: org/base
 
 Fine-tuned on dialogues.
 """
+WHOLE = f"{CARD}\n## Licences\n\n- base model: apache-2.0\n\n"
 
 
 @pytest.fixture
@@ -189,12 +194,27 @@ def test_refusals_are_one_line(
 def test_a_repository_that_is_there_is_only_added_to_when_asked(
     hub: HubServer, adapter: Path, name: str
 ) -> None:
-    hub.add(REPO, {"old.txt": b"old"})
+    hub.add(REPO, {"old.txt": b"old"}, tags=["private"])
     assert last(publish("drkun/taught", REPO, "--to", name, *LICENSED))["error"]["kind"] == "repo_taken"
     assert files(hub) == {"old.txt": b"old"}
     done = publish("drkun/taught", REPO, "--to", name, "--update", *LICENSED)
     assert last(done)["type"] == "finished", done.stderr
     assert {"old.txt", "adapter_model.safetensors"} <= files(hub).keys()
+
+
+@pytest.mark.parametrize("name", HUBS)
+def test_what_is_private_does_not_go_into_a_public_repository(
+    hub: HubServer, adapter: Path, name: str
+) -> None:
+    repository = hub.add(REPO, {"old.txt": b"old"}, tags=["public"])
+    words = ("drkun/taught", REPO, "--to", name, "--update", *LICENSED)
+    for _ in range(2):
+        assert last(publish(*words))["error"]["kind"] == "repo_public"
+        assert files(hub) == {"old.txt": b"old"} and not hub.sent
+    assert last(publish(*words, "--public"))["private"] is False
+    repository.tags = ["private"]
+    # What the hub has counts, not what was wished.
+    assert last(publish(*words, "--public"))["private"] is True
 
 
 @pytest.mark.parametrize("name", HUBS)
@@ -239,10 +259,52 @@ def test_nobody_publishes_what_nobody_has_seen(hub: HubServer, adapter: Path) ->
 
 def test_a_card_of_ones_own_is_taken_as_it_is(hub: HubServer, adapter: Path, tmp_path: Path) -> None:
     mine = tmp_path / "card.md"
-    mine.write_text("---\nlicense: mit\n---\n\n# Mine\n")
+    mine.write_text(f"{WHOLE}- data (patients.csv): mit\n")
     assert last(publish("drkun/taught", REPO, "--card", str(mine)))["type"] == "finished"
     assert files(hub)["README.md"] == mine.read_bytes()
     assert last(publish("drkun/taught", REPO, "--card", str(tmp_path / "no")))["error"]["kind"] == "no_card"
+
+
+PATHS = (
+    *(
+        "/workspace/a.csv",
+        "/data/patients.csv",
+        "`/work/x`",
+        "/content/drive/x",
+        "(/opt/models)",
+        "/var/lib/x",
+    ),
+    *(
+        "/Volumes/Disk/a",
+        "file:///srv/a.csv",
+        "\\\\srv\\share\\a.csv",
+        "D:/records/a.csv",
+        "来自C:\\病历\\a.csv",
+    ),
+    *("~/clinic/a.csv", "数据：/home/x/a.csv", "在/workspace/a.csv", "train=/mnt/x", "see:/data/a.csv"),
+    *("| data | /clinic/patients.csv |", "/病历/张三.csv", "x/home/someone/a.csv", str(Path.home() / "a")),
+    *(f"数据在{Path.cwd()}", "https://example.org/x 与 /srv/a"),
+)
+NUMBERS = (
+    *("138-1234-5678", "138 1234 5678", "+86 138-1234-5678", "010-12345678", "0571-8888-1234"),
+    *("（021）87654321", "+86-10-12345678"),
+)
+HARMLESS = (
+    *("Qwen/Qwen3-4B", "https://example.org/home/page", "https://example.org:8000/data/x", "2024/01/02"),
+    *(
+        "血压150/95，3~5/天",
+        "and/or, N/A, mg/L, BLEU-4/ROUGE-L",
+        "头痛/头晕/恶心",
+        "血压/BP/HR",
+        "1.381234567",
+    ),
+    *(
+        "```\ndrkun ask --model drkun/a-GGUF/a-Q4_K_M\nollama create m -f ./m.Modelfile\n```",
+        "[a](docs/a.md)",
+    ),
+    *("/no_think and /think, <think></think>", "POST /v1/chat/completions", "hf://datasets/org/data/x"),
+    *("2026-01-02 to 2026-12-31", "5e-05, 0.12 12345678", "5,138,123,456 tokens", "`\\n\\n`"),
+)
 
 
 @pytest.mark.parametrize(
@@ -250,21 +312,24 @@ def test_a_card_of_ones_own_is_taken_as_it_is(hub: HubServer, adapter: Path, tmp
     [
         ("# no metadata\n", "no_licence"),
         ("---\nlicense: unknown\n---\n", "no_licence"),
+        (CARD, "licence_missing"),
         (CARD + "\n## Licences\n\n- base model: mit\n- data (x): unknown\n", "licence_unknown"),
-        (CARD + "Ask someone@example.org.\n", "personal_data"),
-        (CARD + "电话 13812345678。\n", "personal_data"),
-        (CARD + "身份证 11010519900307123X。\n", "personal_data"),
-        (CARD + "data: /home/someone/patients.csv\n", "local_path"),
-        (CARD + "data: C:\\Users\\someone\\patients.csv\n", "local_path"),
-        (CARD + "see https://example.org/home/page and 1.381234567\n", ""),
+        (WHOLE + "Ask someone@example.org.\n", "personal_data"),
+        (WHOLE + "电话 13812345678。\n", "personal_data"),
+        (WHOLE + "身份证 11010519900307123X。\n", "personal_data"),
+        (WHOLE + "data: /home/someone/patients.csv\n", "local_path"),
+        (WHOLE + "data: C:\\Users\\someone\\patients.csv\n", "local_path"),
+        *((f"{WHOLE}{text}\n", "local_path") for text in PATHS),
+        *((f"{WHOLE}{text}\n", "personal_data") for text in NUMBERS),
+        *((f"{WHOLE}{text}\n", "") for text in HARMLESS),
     ],
 )
 def test_a_card_is_looked_through(text: str, kind: str) -> None:
     if not kind:
-        release.check_card(text)
+        release.check_card(text, Licences())
         return
     with pytest.raises(PublishingError) as raised:
-        release.check_card(text)
+        release.check_card(text, Licences())
     assert raised.value.kind == kind
 
 
@@ -273,12 +338,102 @@ def test_the_licences_of_base_and_data_are_named(home: Path, adapter: Path) -> N
     model = next(model for model in models if model.name == "drkun/taught")
     (adapter / "README.md").write_text("# Taught\n")
     made = release.draft(model, models)
-    assert (made.base_licence, made.data) == (release.UNKNOWN, "patients.csv")
+    assert made.licences == Licences(data="patients.csv")
     assert "- base model: unknown" in made.card and "- data (patients.csv): unknown" in made.card
-    told = release.with_licences(made.card, base="mit", data="cc-by-4.0")
-    assert release.licence_of(told) == "mit" and "unknown" not in told
+    told = licences.with_licences(made.card, model="mit", data="cc-by-4.0")
+    assert licences.licence_of(told) == "mit" and "unknown" not in told
     starter = next(model for model in models if model.name == "starter")
-    assert release.licence_of(release.draft(starter, models).card) == "apache-2.0"
+    assert licences.licence_of(release.draft(starter, models).card) == "apache-2.0"
+    release.check_card(release.draft(starter, models).card, release.draft(starter, models).licences)
+
+
+def put_base(licence: str) -> None:
+    """The base that `adapter` names, with its makers' card."""
+    folder = model_files.put_base(paths.model_store() / "org" / "base")
+    (folder / "README.md").write_text(f"---\nlicense: {licence}\n---\n\n# Base\n")
+
+
+def trained_on(adapter: Path, base: str) -> None:
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    config["base_model_name_or_path"] = base
+    (adapter / "adapter_config.json").write_text(json.dumps(config))
+
+
+def test_a_licence_of_the_model_does_not_rewrite_that_of_its_base(
+    hub: HubServer, adapter: Path, tmp_path: Path
+) -> None:
+    put_base("cc-by-nc-4.0")
+    trained_on(adapter, "org/base")
+    words = ("drkun/taught", REPO, "--data-license", "mit", "--yes", "--license")
+    error = last(publish(*words, "mit"))["error"]
+    assert error["kind"] == "licence_wider" and "cc-by-nc-4.0" in error["message"]
+    mine = tmp_path / "card.md"
+    for text, kind in (
+        (WHOLE, "licence_other"),
+        (WHOLE.replace("- base model: apache-2.0", "- base model: cc-by-nc-4.0"), "licence_missing"),
+    ):
+        mine.write_text(text)
+        assert last(publish("drkun/taught", REPO, "--card", str(mine)))["error"]["kind"] == kind
+    assert not hub.authorizations
+    assert last(publish(*words, "cc-by-nc-sa-4.0"))["type"] == "finished"
+    card = files(hub)["README.md"].decode()
+    assert "\nlicense: cc-by-nc-sa-4.0\n" in card and "- base model: cc-by-nc-4.0\n" in card
+
+
+def test_the_base_of_what_was_merged_is_found_through_its_provenance(home: Path) -> None:
+    put_base("cc-by-nc-4.0")
+    merged = model_files.put_base(paths.model_store() / "mine" / "merged")
+    (merged / "README.md").write_text("---\nlicense: mit\n---\n\n# Merged\n")
+    provenance.write(merged, Provenance(base_model="org/base", recipe='[data]\npath = "demo"\n'))
+    models = inventory.scan(folders(Settings()))
+    made = release.draft(next(model for model in models if model.name == "mine/merged"), models)
+    # And the data set that comes with the program is under the program's licence.
+    assert made.licences == Licences(base="cc-by-nc-4.0", data="demo", of_data="mit")
+    assert "- base model: cc-by-nc-4.0\n- data (demo): mit\n" in made.card
+    shutil.rmtree(paths.model_store() / "org")
+    assert licences.known(made.model, inventory.scan(folders(Settings()))).base == licences.UNKNOWN
+
+
+def test_each_gguf_of_a_folder_has_its_own_card(hub: HubServer, gguf: Path) -> None:
+    (gguf.parent / "README.md").write_text(CARD.replace("# Taught", "# taught-Q8_0"))
+    gguf.with_suffix(".md").write_text(CARD.replace("# Taught", "# taught-Q4_K_M"))
+    assert last(publish("taught-Q4_K_M", REPO, "--yes"))["type"] == "finished"
+    card = files(hub)["README.md"].decode()
+    assert "# taught-Q4_K_M" in card and "Q8_0" not in card
+
+
+def test_a_base_below_the_home_is_named_without_its_path(hub: HubServer, adapter: Path) -> None:
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    config["base_model_name_or_path"] = str(Path.home() / "models" / "base")
+    (adapter / "adapter_config.json").write_text(json.dumps(config))
+    assert last(publish("drkun/taught", REPO, *LICENSED))["type"] == "finished"
+    assert json.loads(files(hub)["adapter_config.json"])["base_model_name_or_path"] == "base"
+
+
+def test_how_it_was_trained_names_no_folder_either(
+    hub: HubServer, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "clinic" / "ward").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    for place in ('path = "clinic/patients.csv"', 'hub = "clinic/ward"', 'hub = "/srv/clinic/ward"'):
+        told = provenance.public(Provenance(recipe=f"[data]\n{place}\n"))
+        assert "clinic" not in told.recipe and ("patients.csv" in told.recipe or "ward" in told.recipe)
+    of_hub = provenance.public(Provenance(recipe='[data]\nhub = "org/dialogues"\n'))
+    assert "org/dialogues" in of_hub.recipe
+    system = "你是医生。\n病历在 /srv/records/a.csv"
+    provenance.write(adapter, Provenance(prompt=Prompt(system=system), recipe=RECIPE))
+    error = last(publish("drkun/taught", REPO, *LICENSED))["error"]
+    assert error["kind"] == "local_path"
+    assert "drkun.json" in error["message"] and "/srv/records/a.csv" in error["message"]
+    assert not hub.authorizations
+
+
+def test_a_card_of_training_names_no_folder(tmp_path: Path) -> None:
+    made = recipe.parse(
+        f'preset = "starter-cpu"\n[data]\npath = ""\nhub = "{tmp_path}/ward"\n[adapter]\nname = "a/b"\n'
+    )
+    told = training_adapter.card(made, "org/base", History(), demonstration=False)
+    assert "| data | ward |" in told and str(tmp_path) not in told
 
 
 def test_a_file_that_names_this_machine_is_not_sent(hub: HubServer, adapter: Path) -> None:

@@ -15,7 +15,8 @@ from drkun_tui.i18n import set_language, t
 from drkun_tui.library import inventory
 from drkun_tui.library.plan import folders
 from drkun_tui.publishing.faults import PublishingError, error_of
-from drkun_tui.publishing.release import Draft, draft, with_licences
+from drkun_tui.publishing.licences import with_licences
+from drkun_tui.publishing.release import Draft, draft
 from drkun_tui.publishing.upload_protocol import Event, Failed, Finished, Progress, Request, Stopped, encode
 from drkun_tui.publishing.uploads import Uploads
 from drkun_tui.ui.publishing_text import progress_text
@@ -44,6 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
         files={name: str(path) for name, path in found.files.items()},
         private=not arguments.public,
         update=arguments.update,
+        licences=found.licences,
     )
     try:
         return asyncio.run(_publish(request, card, as_json=arguments.json))
@@ -63,7 +65,7 @@ def _reviewed(found: Draft, arguments: argparse.Namespace) -> str | None:
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or type(error).__name__
             raise error_of("no_card", {"file": arguments.card, "reason": reason}) from error
-    card = with_licences(found.card, base=arguments.license, data=arguments.data_license)
+    card = with_licences(found.card, model=arguments.license, data=arguments.data_license)
     if arguments.yes:
         return card
     if not (sys.stdin.isatty() and sys.stderr.isatty()):

@@ -96,11 +96,18 @@ def _chat_templates(folder: Path) -> str | None:
     return "\n\n".join(f"{{# {printable(name)} #}}\n{text}" for name, text in ordered)
 
 
+def card_file(model: Model) -> Path:
+    """Where a model's card lies: in its folder; of a GGUF under its name, if it has one of its own."""
+    if model.path.is_dir():
+        return model.path / "README.md"
+    own = model.path.with_suffix(".md")
+    return own if own.is_file() else model.path.parent / "README.md"
+
+
 def card(model: Model) -> str:
     """The model's card as it lies beside it, Markdown without its metadata; "" when there is none."""
-    folder = model.path if model.path.is_dir() else model.path.parent
     try:
-        text = read_bytes(folder / "README.md")[:MAX_CARD].decode("utf8", "replace")
+        text = read_bytes(card_file(model))[:MAX_CARD].decode("utf8", "replace")
     except OSError:
         return ""
     return FRONT_MATTER.sub("", text)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import tomllib
 from pathlib import Path
 
@@ -13,6 +15,8 @@ FILE = "drkun.json"
 
 GGUF_KEY = "drkun.provenance"
 """What the content of `FILE` is called in a GGUF's metadata."""
+
+_REPOSITORY = re.compile(r"\w[\w.-]*(?:/\w[\w.-]*)?")
 
 
 class Prompt(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,20 +72,34 @@ def parse(text: str) -> Provenance | None:
         return None
 
 
+def last_part(path: str) -> str:
+    """The name at the end of a path, whichever system it is of."""
+    return re.split(r"[\\/]", path.rstrip("\\/"))[-1]
+
+
+def public_model(named: str) -> str:
+    """What a model is called elsewhere: its name, of a path the last part."""
+    return last_part(named) if re.match(r"[/~.\\]|[A-Za-z]:|file:", named) else named
+
+
+def public_data(hub: str) -> str:
+    """What a data set of the hub is called elsewhere: its name, or the last part where it is a folder."""
+    return hub if _REPOSITORY.fullmatch(hub) and not os.path.lexists(hub) else last_part(hub)
+
+
 def public(provenance: Provenance) -> Provenance:
     """The same without paths of this machine, to be handed on: of a path its last part is left."""
     try:
         recipe = tomllib.loads(provenance.recipe)
     except tomllib.TOMLDecodeError:
         recipe = {}
-    for section, key in (("data", "path"), ("base", "model")):
-        value = recipe.get(section, {}).get(key)
-        if isinstance(value, str) and value.startswith(("/", "~", ".")):
-            recipe[section][key] = Path(value).name
-    base = provenance.base_model
+    shorter = (("data", "path", last_part), ("data", "hub", public_data), ("base", "model", public_model))
+    for section, key, shortened in shorter:
+        if isinstance(value := recipe.get(section, {}).get(key), str):
+            recipe[section][key] = shortened(value)
     return msgspec.structs.replace(
         provenance,
-        base_model=Path(base).name if base.startswith(("/", "~", ".")) else base,
+        base_model=public_model(provenance.base_model),
         recipe=msgspec.toml.encode(recipe).decode() if recipe else "",
     )
 

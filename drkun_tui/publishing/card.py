@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
-from drkun_tui.library.provenance import Provenance
+from drkun_tui.library.provenance import Provenance, public_model
 from drkun_tui.publishing import targets
 from drkun_tui.publishing.protocol import Proved, Request
 
 
 def base_named(request: Request, trained: Provenance | None) -> str:
     """What the base is called elsewhere; a path of this machine would mean nothing there."""
-    named = trained.base_model if trained and trained.base_model else request.base_name
-    return Path(named).name if named.startswith(("/", "~", ".")) else named
+    return public_model(trained.base_model if trained and trained.base_model else request.base_name)
 
 
 def of_export(request: Request, trained: Provenance | None, proved: Proved, before: str) -> str:

@@ -193,7 +193,7 @@ def _adding_metadata(gguf: Any, task: Convert) -> None:
     }
     if task.base_name:
         texts["general.base_model.0.name"] = task.base_name
-    ends = _end_of_answer(Path(task.base))
+    base = Path(task.base)
 
     def write(self: Any, path: Path | None = None) -> None:
         # What the converter took from folders' names and cards would lead nowhere elsewhere.
@@ -209,7 +209,9 @@ def _adding_metadata(gguf: Any, task: Convert) -> None:
             self.add_uint32("general.base_model.count", 1)
             if "/" in task.base_name:
                 self.add_base_model_organization(0, task.base_name.partition("/")[0])
-        if ends is not None and not task.as_lora:
+        found = self.kv_data[0].get(_ENDS)
+        own = found.value if found else None
+        if not task.as_lora and (ends := end_of_answer(base, own)) not in (None, own):
             self.remove_key(_ENDS)
             self.add_uint32(_ENDS, ends)
         before(self, path)
@@ -229,12 +231,17 @@ def _trust_no_code() -> None:
         kind.from_pretrained = safely(kind.from_pretrained)
 
 
-def _end_of_answer(base: Path) -> int | None:
-    """The token that generation ends at: the generation's configuration knows better than the tokenizer's,
-    from which the converter takes it."""
+def end_of_answer(base: Path, own: int | None) -> int | None:
+    """The token that generation ends at. The generation's configuration knows better than the tokenizer's;
+    where it names several, and that one among them, an answer ends with that one.
+
+    Args:
+        base: the model's folder.
+        own: the tokenizer's, which the converter takes.
+    """
     told = read_json(base / "generation_config.json").get("eos_token_id")
-    first = told[0] if isinstance(told, list) and told else told
-    return first if isinstance(first, int) else None
+    ends = [end for end in (told if isinstance(told, list) else [told]) if isinstance(end, int)]
+    return own if own in ends or not ends else ends[0]
 
 
 def _tell_of_writing(tell: steps.Tell) -> None:

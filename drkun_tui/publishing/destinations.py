@@ -34,6 +34,10 @@ class Destination(Protocol):
         """Make a repository that is not there yet."""
         ...
 
+    def is_private(self, repo: str) -> bool:
+        """Is a repository that is there hidden from everybody else? Where the hub does not say: no."""
+        ...
+
     def upload(self, repo: str, folder: Path, tracker: Path) -> None:
         """Send every file of a folder in one commit; what the hub has already is not sent again.
 
@@ -124,6 +128,11 @@ class HuggingFace:
         with self._told(repo):
             self._api.create_repo(repo, private=private, exist_ok=False)
 
+    def is_private(self, repo: str) -> bool:
+        """See `Destination.is_private`."""
+        with self._told(repo):
+            return self._api.model_info(repo).private is True
+
     def upload(self, repo: str, folder: Path, tracker: Path) -> None:
         """See `Destination.upload`. The hub itself knows which contents it has."""
         del tracker
@@ -181,6 +190,13 @@ class ModelScope:
             self._api.create_repo(
                 repo, "model", visibility="private" if private else "public", license=licence
             )
+
+    def is_private(self, repo: str) -> bool:
+        """See `Destination.is_private`."""
+        from modelscope_hub.constants import Visibility
+
+        with self._told(repo):
+            return self._api.get_repo(repo, "model").visibility == Visibility.PRIVATE
 
     def upload(self, repo: str, folder: Path, tracker: Path) -> None:
         """See `Destination.upload`."""

@@ -8,7 +8,8 @@ _BAD_INPUT = {
     *("unknown_target", "export_exists", "bad_name", "not_only_lora", "no_tensor", "wrong_shape", "tied"),
     *("needs_imatrix", "imatrix_unused", "imatrix_unreadable", "imatrix_other", "no_card", "no_job"),
     *("calibration_short", "calibration_unreadable", "bad_usage"),
-    *("repo_name", "repo_taken", "personal_data", "local_path", "no_licence", "licence_unknown"),
+    *("repo_name", "repo_taken", "repo_public", "personal_data", "local_path"),
+    *("no_licence", "licence_missing", "licence_unknown", "licence_other", "licence_wider"),
 }
 _NO_MODEL = {"not_exportable", "not_published", "no_base", "base_quantised", "packages_missing"}
 

@@ -281,10 +281,9 @@ class Export:
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.exists():
             raise PublishingError("export_exists", name=request.name)
-        readme = target.parent / "README.md"
-        if not readme.exists():
-            text = card.of_export(request, self._trained, proved, _old_card(request))
-            detached.write_whole(readme, text.encode())
+        text = card.of_export(request, self._trained, proved, _old_card(request))
+        # Other types of the model lie in the same folder, each with a card of its own.
+        detached.write_whole(target.with_suffix(".md"), text.encode())
         if request.target != targets.LORA:
             text = modelfile.write(
                 target.name, self._template() or _own_template(request.base), self._trained

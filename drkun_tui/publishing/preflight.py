@@ -120,7 +120,8 @@ def _check(
     free = shutil.disk_usage(store).free
     if need > free:
         raise PublishingError("disk_short", need=need, free=free)
-    memory = 2 * parameters + source.size_bytes * (found is not source) + PROCESS_BYTES
+    # The source is loaded as it is stored.
+    memory = found.size_bytes + source.size_bytes * (found is not source) + PROCESS_BYTES
     available = hardware.read().ram_available
     if memory > available:
         raise PublishingError("memory_short", need=memory, free=available)

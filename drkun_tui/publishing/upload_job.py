@@ -5,7 +5,6 @@ Started again in the same folder, it goes on: what the hub has already is not se
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -16,13 +15,13 @@ import traceback
 from pathlib import Path
 
 from drkun_tui.jobs import detached
-from drkun_tui.library import provenance
-from drkun_tui.library.files import read_json, size_of
+from drkun_tui.library.files import size_of
 from drkun_tui.library.kinds import Values
 from drkun_tui.publishing.destinations import Destination, connect
 from drkun_tui.publishing.faults import PublishingError
+from drkun_tui.publishing.licences import licence_of
 from drkun_tui.publishing.release import CARD as CARD_NAME
-from drkun_tui.publishing.release import licence_of
+from drkun_tui.publishing.release import as_published
 from drkun_tui.publishing.upload_protocol import (
     CARD,
     Event,
@@ -75,6 +74,7 @@ class Upload:
         self._secret = ""
         self._failure: PublishingError | None = None
         self._page = ""
+        self._private = request.private
 
     def stop(self) -> None:
         """Stop soon."""
@@ -103,7 +103,7 @@ class Upload:
             return 1
         # What the hub had already was not sent.
         self._tell(Progress(done=total, total=total))
-        self._tell(Finished(repo=self._request.repo, page=self._page, private=self._request.private))
+        self._tell(Finished(repo=self._request.repo, page=self._page, private=self._private))
         self._enter("done")
         shutil.rmtree(self._folder / _STAGED, ignore_errors=True)
         return 0
@@ -132,16 +132,22 @@ class Upload:
         hub.upload(request.repo, staged, self._folder / _TRACKER)
 
     def _create(self, hub: Destination) -> None:
-        """Make the repository, once. One that is there is only added to when that was asked for."""
-        made = self._folder / _CREATED
-        if made.exists():
-            return
-        try:
-            licence = licence_of((self._folder / CARD).read_text("utf8"))
-            hub.create(self._request.repo, private=self._request.private, licence=licence)
-        except PublishingError as error:
-            if error.kind != "repo_taken" or not self._request.update:
-                raise
+        """Make the repository, once. One that is there is only added to when that was asked for, and when it
+        is not public unasked."""
+        made, request = self._folder / _CREATED, self._request
+        if not made.exists():
+            try:
+                licence = licence_of((self._folder / CARD).read_text("utf8"))
+                hub.create(request.repo, private=request.private, licence=licence)
+            except PublishingError as error:
+                if error.kind != "repo_taken" or not request.update:
+                    raise
+            else:
+                made.touch()
+                return
+        self._private = hub.is_private(request.repo)
+        if request.private and not self._private:
+            raise PublishingError("repo_public", repo=request.repo)
         made.touch()
 
     def _stage(self) -> Path:
@@ -150,17 +156,10 @@ class Upload:
         shutil.rmtree(staged, ignore_errors=True)
         staged.mkdir()
         for name, path in self._request.files.items():
-            if name == provenance.FILE:
-                if (told := provenance.read(Path(path).parent)) is not None:
-                    provenance.write(staged, provenance.public(told))
-            elif name == "adapter_config.json":
-                config = read_json(Path(path))
-                base = str(config.get("base_model_name_or_path") or "")
-                if base.startswith(("/", "~", ".")):
-                    config["base_model_name_or_path"] = Path(base).name
-                (staged / name).write_text(json.dumps(config, indent=2, ensure_ascii=False), "utf8")
-            else:
+            if (text := as_published(name, Path(path))) is None:
                 (staged / name).symlink_to(path)
+            else:
+                (staged / name).write_text(text, "utf8")
         shutil.copyfile(self._folder / CARD, staged / CARD_NAME)
         return staged
 

@@ -9,6 +9,7 @@ import msgspec
 
 from drkun_tui.library.hub.protocol import HubName
 from drkun_tui.library.kinds import Values
+from drkun_tui.publishing.licences import Licences
 
 Phase = Literal["starting", "creating", "uploading", "stopped", "done", "failed"]
 """What an upload does; the last three are its ends. One that stopped or failed can go on."""
@@ -25,6 +26,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         model: what it is called in the library.
         files: by their names in the repository.
         update: may the repository be there already?
+        licences: what is known of them, which the card must not contradict.
     """
 
     hub: HubName
@@ -33,6 +35,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     files: dict[str, str]
     private: bool = True
     update: bool = False
+    licences: Licences = Licences()
 
 
 class Progress(msgspec.Struct, frozen=True, tag="progress", kw_only=True):
@@ -45,7 +48,7 @@ class Progress(msgspec.Struct, frozen=True, tag="progress", kw_only=True):
 
 
 class Finished(msgspec.Struct, frozen=True, tag="finished", kw_only=True):
-    """Everything is there, at `page`."""
+    """Everything is there, at `page`; `private` as the hub has it."""
 
     repo: str
     page: str

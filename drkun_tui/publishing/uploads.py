@@ -86,7 +86,7 @@ class Uploads(Roster[Upload, Event]):
         """
         try:
             check_repo(request.repo)
-            check_card(card)
+            check_card(card, request.licences)
             check_files({name: Path(path) for name, path in request.files.items()})
         except HubError as error:
             raise error_of("repo_name", {"repo": request.repo, "host": request.hub, "reason": ""}) from error

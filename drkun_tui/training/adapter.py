@@ -103,7 +103,8 @@ def _trained_through(planned: Planned) -> str:
 def card(recipe: Recipe, base_name: str, history: History, demonstration: bool) -> str:
     """The model card, Markdown with the hubs' metadata on top; it names no path of this machine."""
     data = recipe.data
-    source = f"{data.hub} {data.config}".strip() if data.hub else Path(data.path).name
+    hub = f"{provenance.public_data(data.hub)} {data.config}".strip()
+    source = hub if data.hub else provenance.last_part(data.path)
     training, adapter, planned = recipe.training, recipe.adapter, history.planned
     rows = [
         ("base model", base_name),

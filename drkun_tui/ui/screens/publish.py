@@ -131,6 +131,7 @@ class PublishScreen(ModalScreen[None]):
             files={name: str(path) for name, path in self._draft.files.items()},
             private=self._private,
             update=self._update,
+            licences=self._draft.licences,
         )
         card = self.query_one(TextArea).text
         try:

@@ -1,0 +1,73 @@
+"""What an export looks at on models made by hand: memory, end tokens, adapters that are more than pairs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("peft")
+
+import torch
+from safetensors.torch import save_file
+
+from drkun_tui import hardware, paths
+from drkun_tui.errors import DrkunError
+from drkun_tui.publishing import convert, converters, preflight
+from drkun_tui.settings import Settings
+from tests import model_files, publishing_files
+from tests import transformers_models as models
+
+WIDTH = 64
+
+
+def test_memory_is_counted_as_the_source_is_stored(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    need = {}
+    for name, dtype in (("narrow", torch.bfloat16), ("wide", torch.float32)):
+        folder = model_files.put_base(paths.model_store() / "org" / name)
+        tensors = {"embed": torch.zeros(32, WIDTH, dtype=dtype), "norm": torch.zeros(WIDTH, dtype=dtype)}
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        need[name] = preflight.check(f"org/{name}", "f16", Settings()).memory_bytes
+    # But for the headers of the files.
+    assert need["wide"] - need["narrow"] == pytest.approx(2 * (32 * WIDTH + WIDTH), abs=64)
+    machine = replace(hardware.read(), ram_available=need["wide"] - 1)
+    monkeypatch.setattr(hardware, "read", lambda: machine)
+    assert preflight.check("org/narrow", "f16", Settings())
+    with pytest.raises(DrkunError) as raised:
+        preflight.check("org/wide", "f16", Settings())
+    assert raised.value.kind == "memory_short"
+
+
+@pytest.mark.parametrize(
+    ("told", "own", "end"),
+    [
+        ([128001, 128008, 128009], 128009, 128009),
+        ([151645, 151643], 5, 151645),
+        (151645, 151643, 151645),
+        (None, 7, 7),
+        ([], None, None),
+    ],
+)
+def test_an_answer_ends_with_the_tokenizer_s_token_where_that_is_one_of_several(
+    told: object, own: int | None, end: int | None, tmp_path: Path
+) -> None:
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": told}))
+    assert convert.end_of_answer(tmp_path, own) == end
+
+
+def test_a_gguf_lora_holds_no_whole_weights(
+    home: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LC_ALL", "en_US.UTF-8")
+    monkeypatch.setenv(converters.SOURCE, str(publishing_files.source(request.config.cache)))
+    models.quiet()
+    base = models.random_model(paths.model_store() / "org" / "base", "qwen3", models.starter(tmp_path))
+    adapter = models.lora(paths.model_store() / "org" / "whole", base, modules_to_save=["norm"])
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    config["base_model_name_or_path"] = "org/base"
+    (adapter / "adapter_config.json").write_text(json.dumps(config))
+    error = publishing_files.refused("org/whole", "--type", "lora")
+    assert error["kind"] == "lora_has_weights" and "norm" in error["message"]
+    assert not list(paths.model_store().rglob("*.gguf")) and not list(paths.model_store().glob(".export-*"))
