@@ -22,6 +22,7 @@ from drkun_tui.hardware import Gpu
 from drkun_tui.i18n import set_language, t
 from drkun_tui.jobs import detached
 from drkun_tui.library import provenance
+from drkun_tui.library.held import Held
 from drkun_tui.library.provenance import Provenance
 from drkun_tui.profiles import Profile
 from drkun_tui.sampling import Sampling
@@ -323,15 +324,18 @@ def with_card(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
 
 def test_a_model_that_holds_the_gpu_is_in_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
     starter = Settings(model="starter")
-    assert not needs_room(starter, 2 * GIB, "")
+    assert not needs_room(starter, Held(2 * GIB))
     with_card(monkeypatch, 5_000_000)
-    assert needs_room(starter, 2 * GIB, "")
-    assert needs_room(starter, 2 * GIB, "GPU-1") and needs_room(starter, 2 * GIB, "GPU-0")
-    assert not needs_room(starter, 1_000_000, "")
+    assert needs_room(starter, Held(2 * GIB))
+    assert needs_room(starter, Held(2 * GIB, card="GPU-1")) and needs_room(
+        starter, Held(2 * GIB, card="GPU-0")
+    )
+    assert not needs_room(starter, Held(1_000_000))
+    assert not needs_room(starter, Held(ram=2 * GIB))
     # One that is refused now, and would not be.
-    assert needs_room(msgspec.structs.replace(starter, profile="gpu16"), 2 * GIB, "")
+    assert needs_room(msgspec.structs.replace(starter, profile="gpu16"), Held(2 * GIB))
     with_card(monkeypatch, 4 * GIB)
-    assert not needs_room(starter, 2 * GIB, "")
+    assert not needs_room(starter, Held(2 * GIB))
 
 
 @pytest.mark.parametrize(("answer", "stays"), [("y", False), ("n", True)])
@@ -341,7 +345,7 @@ async def test_the_model_that_answers_may_be_asked_to_leave(
     async with chat(BRIEF) as it:
         session = it.app.session
         assert session.engine.loaded and session.plan is not None
-        on_gpu = msgspec.structs.replace(session.plan.load, gpu_layers=9, gpu="GPU-1")
+        on_gpu = msgspec.structs.replace(session.plan.load, device="cuda", gpu_layers=9, gpu="GPU-1")
         session.plan = dataclasses.replace(session.plan, load=on_gpu, profile=Profile.GPU16)
         with_card(monkeypatch, 300_000_000)
         await at_models(it)

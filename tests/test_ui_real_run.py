@@ -70,10 +70,9 @@ async def test_a_run_from_the_form_to_its_adapter(monkeypatch: pytest.MonkeyPatc
 
 def test_who_is_asked_to_leave() -> None:
     tight, roomy = Room(6 * GIB, 5 * GIB, on_gpu=True), Room(6 * GIB, 7 * GIB, on_gpu=True)
-    assert tight.asks_for(2 * GIB, on_gpu=True)
-    assert not tight.asks_for(2 * GIB, on_gpu=False)
-    assert not tight.asks_for(0, on_gpu=True)
-    assert not roomy.asks_for(2 * GIB, on_gpu=True)
+    assert tight.asks_for(2 * GIB)
+    assert not tight.asks_for(0)
+    assert not roomy.asks_for(2 * GIB)
 
 
 def test_room_is_looked_for_on_the_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:

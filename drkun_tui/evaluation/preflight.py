@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +14,7 @@ from drkun_tui.errors import DrkunError
 from drkun_tui.evaluation.faults import evaluation_error
 from drkun_tui.evaluation.protocol import Order
 from drkun_tui.hardware import Hardware
+from drkun_tui.library.held import Held, freed
 from drkun_tui.library.plan import plan_load
 from drkun_tui.profiles import Profile
 from drkun_tui.settings import Settings
@@ -81,20 +81,16 @@ def check(
     )
 
 
-def needs_room(settings: Settings, held: int, card: str) -> bool:
+def needs_room(settings: Settings, held: Held) -> bool:
     """Would the model that is asked go to a GPU, or more of it, if another gave back what it holds there?
 
     Args:
         settings: name what is asked.
-        held: bytes.
-        card: the UUID of the GPU; "" is the one that has the most room.
     """
     machine = hardware.read()
-    at = next((gpu for gpu in machine.gpus if card and gpu.uuid == card), machine.nvidia)
-    if at is None:
+    if not held.gpu or machine.nvidia is None:
         return False
-    freed = [replace(gpu, free_bytes=gpu.free_bytes + held) if gpu is at else gpu for gpu in machine.gpus]
-    return _place(settings, replace(machine, gpus=freed)) != _place(settings, machine)
+    return _place(settings, freed(machine, held)) != _place(settings, machine)
 
 
 def _place(settings: Settings, machine: Hardware) -> tuple[Profile, int] | None:

@@ -301,9 +301,7 @@ class EvaluationsScreen(Screen[None]):
         if (found := self.highlighted) is None:
             return
         settings = found.order.settings
-        if await make_room(
-            self.app, lambda held: held.on_gpu and needs_room(settings, held.bytes, held.card)
-        ):
+        if await make_room(self.app, lambda held: needs_room(settings, held)):
             await self._do(self.app.evaluations.resume(found.id))
 
     @work(group="dialog", exclusive=True)

@@ -20,6 +20,7 @@ from drkun_tui import hardware, paths
 from drkun_tui.errors import DrkunError
 from drkun_tui.i18n import t
 from drkun_tui.library import adapters, aliases, inspection, inventory, manage, speed
+from drkun_tui.library.held import freed
 from drkun_tui.library.hub.downloads import Download
 from drkun_tui.library.model import Kind, Model
 from drkun_tui.library.overview import Entry
@@ -28,6 +29,7 @@ from drkun_tui.library.scanner import Scanner
 from drkun_tui.library.speed import Known
 from drkun_tui.settings import Settings
 from drkun_tui.ui import model_rows
+from drkun_tui.ui.room import held
 from drkun_tui.ui.screens.ask_text import AskText
 from drkun_tui.ui.screens.choose import Choice, Choose
 from drkun_tui.ui.screens.confirm import Confirm
@@ -75,6 +77,8 @@ class ModelsScreen(Screen[None]):
         self._entries: list[Entry] = []
         self._rows: model_rows.Rows | None = None
         self._machine = hardware.read()
+        self._room = freed(self._machine, held(self.app.session))
+        """The machine for the model that is chosen here: the one that answers makes room for it."""
         self._known: Known | None = None
         self._scanner = Scanner()
 
@@ -135,7 +139,7 @@ class ModelsScreen(Screen[None]):
         """Look through the model folders again."""
         where = folders(self.app.settings)
         try:
-            found = await self._scanner.look(where, self._machine, await self._speeds())
+            found = await self._scanner.look(where, self._room, await self._speeds())
         except DrkunError as error:
             self.query_one(Notice).fail(error)
             return

@@ -273,9 +273,7 @@ class NewEvaluationScreen(Screen[Order | None]):
             self._errors["suite"] = ""
         elif self._check():
             settings = self._asked()
-            if not await make_room(
-                self.app, lambda held: held.on_gpu and needs_room(settings, held.bytes, held.card)
-            ):
+            if not await make_room(self.app, lambda held: needs_room(settings, held)):
                 return
             notice.say(t("evaluation_screen.checking"))
             try:
