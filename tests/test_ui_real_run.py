@@ -104,8 +104,8 @@ async def test_the_model_that_answers_may_be_asked_to_leave(
         assert engine.loaded
         with_memory(monkeypatch, GIB // 4)
         await begin(it)
-        asked = flat(t("room.unload", name="starter"))
-        await it.until(lambda: isinstance(it.app.screen, Confirm) and asked in it.seen("#dialog"))
+        await it.until(lambda: isinstance(it.app.screen, Confirm))
+        assert flat(t("room.unload", name="starter")) in it.seen("#dialog")
         await it.press(answer)
         await it.until(lambda: "drkun/starter-starter-cpu" in it.seen("#runs"))
         assert engine.loaded is stays
