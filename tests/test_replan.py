@@ -35,6 +35,7 @@ QWEN3_4B = {
 def wished(home: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """A model of Qwen3-4B's shape with two LoRAs, on a machine that has every package."""
     monkeypatch.setattr(profiles, "installed", lambda _: True)
+    monkeypatch.setattr(profiles, "torch_has_cuda", lambda: True)
     base = paths.model_store() / "Qwen3-4B"
     put_json(base / "config.json", QWEN3_4B)
     layers = {f"model.layers.{n}": [39_424, 2560] for n in range(36)}
@@ -84,6 +85,13 @@ def test_what_the_loaded_model_holds_is_there_for_the_next_plan(wished: Settings
         plan = again(msgspec.structs.replace(wished, **changes), first, now)
         assert (plan.profile, plan.load.gpu) == (Profile.GPU16, "GPU-1")
         assert plan.load.context_length == changes.get("context_length", 8192)
+
+
+def test_a_whole_context_in_four_bits_is_taken_over_a_scrap_in_sixteen(wished: Settings) -> None:
+    plan = plan_load(wished, machine=machine(8.5))
+    assert (plan.profile, plan.load.context_length) == (Profile.GPU8, 8192)
+    short = msgspec.structs.replace(wished, context_length=512)
+    assert plan_load(short, machine=machine(8.5)).profile is Profile.GPU16
 
 
 def test_another_adapter_leaves_the_rest_as_it_was_loaded(wished: Settings) -> None:

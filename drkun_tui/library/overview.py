@@ -71,7 +71,12 @@ def _profile(model: Model, machine: Hardware) -> Profile:
     """What ``auto`` would take."""
     fits = model.fits(machine)
     gguf = model.kind is Kind.GGUF
-    return profiles.choose(Profile.AUTO, machine, lambda name: fits[name.value].fits, gguf=gguf).profile
+
+    def fitting(profile: Profile) -> int:
+        found = fits[profile.value]
+        return found.context if found.fits else 0
+
+    return profiles.choose(Profile.AUTO, machine, fitting, gguf=gguf).profile
 
 
 def _adapters_after_bases(entries: Sequence[Entry]) -> list[Entry]:

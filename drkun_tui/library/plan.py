@@ -139,12 +139,15 @@ def _plan(settings: Settings, machine: Hardware | None, loaded: Plan | None) -> 
     added = adapter.size_bytes if adapter else 0
     length = settings.context_length or None
 
-    def fits(profile: Profile) -> bool:
-        fitting = fit.fit(shape, profile, machine, length, added).fits
-        return fitting or (gguf and _layers(shape, profile, machine, fit.SMALLEST_CONTEXT, added) > 0)
+    def fitting(profile: Profile) -> int:
+        whole = fit.fit(shape, profile, machine, length, added)
+        if whole.fits:
+            return whole.context
+        some = gguf and _layers(shape, profile, machine, fit.SMALLEST_CONTEXT, added)
+        return fit.SMALLEST_CONTEXT if some else 0
 
     prompt = _trained_prompt(model, adapter)
-    choice = profiles.choose(wanted, machine, fits, gguf=gguf)
+    choice = profiles.choose(wanted, machine, fitting, gguf=gguf)
     room = profiles.budget(choice.profile, machine) - added
     context = fit.context_for(shape, room, length, choice.profile)
     memory = fit.fit(shape, choice.profile, machine, context.tokens, added)
