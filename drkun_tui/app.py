@@ -203,11 +203,11 @@ class DrkunApp(Fetching, TrainingWatch, PublishingWatch, EvaluationWatch):
 
     @work(group="gpu", exclusive=True)
     async def watch_gpu(self) -> None:
-        """Show the GPU's memory and load, as long as a model is on it."""
+        """Show the memory and load of the GPU that the model is on, as long as it is."""
         from drkun_tui import hardware
 
         while (plan := self.session.plan) is not None and plan.load.device == "cuda":
-            self.gpu_now = await asyncio.to_thread(hardware.gpu_use)
+            self.gpu_now = await asyncio.to_thread(hardware.gpu_use, plan.load.gpu)
             if (screen := self._consult_screen()) is not None:
                 screen.refresh_status()
             await asyncio.sleep(GPU_EVERY_S)

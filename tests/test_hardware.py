@@ -16,7 +16,7 @@ import pytest
 from drkun_tui import hardware, llama_build, profiles
 from drkun_tui.commands import doctor
 from drkun_tui.errors import EXIT_BAD_INPUT, DrkunError
-from drkun_tui.hardware import Gpu, Hardware
+from drkun_tui.hardware import Gpu, GpuUse, Hardware
 from drkun_tui.i18n import t
 from drkun_tui.profiles import GIB, Profile
 
@@ -211,6 +211,11 @@ class FakeNvml:
 
     def nvmlDeviceGetMemoryInfo(self, handle: Any, memory: Any) -> int:  # noqa: N802
         memory._obj.total, memory._obj.free = 24 * GIB, 20 * GIB
+        memory._obj.used = handle.value * GIB
+        return 0
+
+    def nvmlDeviceGetUtilizationRates(self, handle: Any, busy: Any) -> int:  # noqa: N802
+        busy._obj.gpu = 10 * handle.value
         return 0
 
     def nvmlDeviceGetMaxClockInfo(self, handle: Any, kind: int, megahertz: Any) -> int:  # noqa: N802
@@ -270,6 +275,15 @@ def test_numbers_name_no_card_where_cuda_may_count_otherwise(monkeypatch: pytest
     assert [gpu.uuid for gpu in hardware._nvidia()[0]] == [""]
     monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     assert [(gpu.uuid, gpu.name) for gpu in hardware._nvidia()[0]] == [("GPU-1000", "NVIDIA Slow")]
+
+
+def test_what_the_card_of_the_model_does_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: FakeNvml(cards=3, lost=()))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert hardware.gpu_use("GPU-2000") == GpuUse(2 * GIB, 24 * GIB, 20)
+    # One that is spread over all of them.
+    assert hardware.gpu_use() == GpuUse(6 * GIB, 72 * GIB, 30)
+    assert hardware.gpu_use("GPU-gone") is None
 
 
 @pytest.mark.parametrize("fake", [FakeNvml(init=9), FakeNvml(cards=0), object()])

@@ -9,17 +9,20 @@ import msgspec
 import pytest
 
 from drkun_tui import hardware, llama_build, paths, profiles
+from drkun_tui.consult.session import Session
+from drkun_tui.engine import client
 from drkun_tui.engine.protocol import Ready
-from drkun_tui.hardware import Gpu, Hardware
+from drkun_tui.hardware import Gpu, GpuUse, Hardware
 from drkun_tui.library.held import Held, freed
 from drkun_tui.library.plan import STARTER, Plan, plan_load
 from drkun_tui.profiles import Profile
 from drkun_tui.settings import Settings
 from drkun_tui.ui import room
 from drkun_tui.ui.screens.models import ModelsScreen
+from tests.conftest import MakeChild
 from tests.gguf_files import lora
 from tests.model_files import put_json, put_lora, put_safetensors
-from tests.ui_helpers import chat, plainly
+from tests.ui_helpers import chat, is_running, plainly
 
 GIB = 1024**3
 
@@ -181,12 +184,15 @@ async def test_the_model_stays_on_the_card_that_it_fills(monkeypatch: pytest.Mon
     """The engine is real, and computes on the CPU what it is told to take to the card."""
     lora(paths.model_store() / "shift.gguf")
     taken = with_card(monkeypatch, GIB, 200 * 1024**2)
+    uses = {"GPU-1": GpuUse(3 * GIB, 8 * GIB, 50)}
+    monkeypatch.setattr(hardware, "gpu_use", uses.get)
     async with chat(plainly()) as it:
         session = it.app.session
         assert session.plan is not None and session.plan.load.device == "cuda"
         taken.append(True)
         held = room.held(session)
         assert (held.card, 0 < held.gpu < GIB) == ("GPU-1", True)
+        await it.until(lambda: "3.0/8.0" in it.header())
         pid = it.engine
         it.app.change_settings(adapter="shift")
         it.app.load_model()
@@ -202,6 +208,25 @@ async def test_the_model_stays_on_the_card_that_it_fills(monkeypatch: pytest.Mon
         await it.until(lambda: screen._entries)
         (starter,) = (entry for entry in screen._entries if entry.model.name == STARTER)
         assert all(fit.fits for fit in starter.fits.values())
+
+
+async def test_a_model_that_is_still_loading_leaves_before_the_next_is_planned(
+    child: MakeChild, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "HOST", child("import sys; sys.stdin.read()"))
+    async with chat(loaded=False) as it:
+        await it.until(lambda: it.app.session.engine.pid)
+        pid, read = it.engine, room.machine
+        running: list[bool] = []
+
+        def look(session: Session) -> Hardware:
+            running.append(is_running(pid))
+            return read(session)
+
+        monkeypatch.setattr(room, "machine", look)
+        it.app.load_model()
+        await it.until(lambda: running)
+        assert running == [False]
 
 
 async def test_a_model_on_the_cpu_gives_back_memory() -> None:
