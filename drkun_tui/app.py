@@ -177,13 +177,22 @@ class DrkunApp(Fetching, TrainingWatch, PublishingWatch, EvaluationWatch):
         """Load the model that the settings name, showing how far it is."""
         # Imported late: the first frame does not wait for it.
         from drkun_tui.library.plan import plan_load
+        from drkun_tui.ui import room
 
+        session = self.session
         try:
-            plan = await asyncio.to_thread(plan_load, self.settings, fall_back=True)
+            if not session.engine.loaded and session.turn is None:
+                # One that was still loading; how much memory it has taken by now is not known.
+                await session.engine.close()
+            loaded = session.plan if session.engine.loaded else None
+            machine = await asyncio.to_thread(room.machine, session)
+            plan = await asyncio.to_thread(
+                plan_load, self.settings, fall_back=True, machine=machine, loaded=loaded
+            )
             self._tell(plan)
             if plan.load.device == "cuda":
                 self.watch_gpu()
-            async for event in self.session.load(plan):
+            async for event in session.load(plan):
                 self.planned.set()
                 self.show_loading(event)
         except DrkunError as error:
@@ -195,11 +204,11 @@ class DrkunApp(Fetching, TrainingWatch, PublishingWatch, EvaluationWatch):
 
     @work(group="gpu", exclusive=True)
     async def watch_gpu(self) -> None:
-        """Show the GPU's memory and load, as long as a model is on it."""
+        """Show the memory and load of the GPU that the model is on, as long as it is."""
         from drkun_tui import hardware
 
         while (plan := self.session.plan) is not None and plan.load.device == "cuda":
-            self.gpu_now = await asyncio.to_thread(hardware.gpu_use)
+            self.gpu_now = await asyncio.to_thread(hardware.gpu_use, plan.load.gpu)
             if (screen := self._consult_screen()) is not None:
                 screen.refresh_status()
             await asyncio.sleep(GPU_EVERY_S)

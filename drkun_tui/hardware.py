@@ -323,7 +323,7 @@ def _visible(nvml: ctypes.CDLL) -> Iterator[tuple[ctypes.c_void_p, str]]:
 
 @dataclass(frozen=True, slots=True)
 class GpuUse:
-    """The NVIDIA GPUs that this process sees, now: bytes taken of all, and per cent of the busiest's time."""
+    """NVIDIA GPUs, now: bytes taken of all that were asked for, and per cent of the busiest's time."""
 
     used_bytes: int
     total_bytes: int
@@ -334,8 +334,12 @@ class _NvmlUtilization(ctypes.Structure):
     _fields_ = (("gpu", ctypes.c_uint), ("memory", ctypes.c_uint))
 
 
-def gpu_use() -> GpuUse | None:
-    """Ask NVML, some milliseconds; None where there is no NVIDIA GPU."""
+def gpu_use(card: str = "") -> GpuUse | None:
+    """Ask NVML, some milliseconds; None where there is no such NVIDIA GPU.
+
+    Args:
+        card: its UUID; "" is all that this process sees.
+    """
     try:
         nvml = ctypes.CDLL("nvml.dll" if SYSTEM == "Windows" else "libnvidia-ml.so.1")
         if nvml.nvmlInit_v2():
@@ -344,7 +348,9 @@ def gpu_use() -> GpuUse | None:
         return None
     try:
         used = total = percent = 0
-        for handle, _ in _visible(nvml):
+        for handle, uuid in _visible(nvml):
+            if card not in ("", uuid):
+                continue
             memory, busy = _NvmlMemory(), _NvmlUtilization()
             if not nvml.nvmlDeviceGetMemoryInfo(handle, ctypes.byref(memory)):
                 used, total = used + memory.used, total + memory.total

@@ -5,10 +5,13 @@ A profile is no engine. ``auto`` looks at the machine and picks one of the other
 
 from __future__ import annotations
 
+import functools
 import importlib.util
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 from drkun_tui import llama_build, remote
 from drkun_tui.errors import EXIT_BAD_INPUT, DrkunError
@@ -43,6 +46,10 @@ CLASS_BYTES = {Profile.GPU8: 15 * GIB // 2, Profile.GPU16: 15 * GIB}
 """What a card of each class leaves to a model: its nominal memory less the driver's and the screen's."""
 
 
+_NO_CUDA = re.compile(r"^cuda\b[^=\n]*= *None", re.MULTILINE)
+"""How ``torch/version.py`` says that a build is for the CPU, or for AMD's GPUs."""
+
+
 @dataclass(frozen=True, slots=True)
 class Choice:
     """A profile that works here, and the sentence that says why it was chosen."""
@@ -70,12 +77,14 @@ def availability(
         return (True, server.notice) if server else (False, t("hardware.profile_remote_none"))
     if gpu := hardware.nvidia:
         missing = missing_packages(profile)
-        if not missing and not gguf:
+        if not missing and not gguf and torch_has_cuda():
             return True, t(f"hardware.profile_{profile}", gpu=gpu.name)
         if gguf is not False and llama_build.gpu_backend() == "CUDA":
             return True, t(f"hardware.profile_{profile}_gguf", gpu=gpu.name)
         if gguf:
             return False, t("hardware.profile_gguf")
+        if not missing:
+            return False, t("hardware.profile_gpu_torch", gpu=gpu.name)
         return False, t("hardware.profile_gpu_packages", gpu=gpu.name, packages=", ".join(missing))
     if hardware.gpus:
         return False, t("hardware.profile_gpu_other", gpu=hardware.gpus[0].name)
@@ -98,6 +107,15 @@ def installed(package: str) -> bool:
     return package in _installed
 
 
+@functools.cache
+def torch_has_cuda() -> bool:
+    """Was the installed PyTorch built for NVIDIA's GPUs? Its file of versions says so, without an import."""
+    spec = importlib.util.find_spec("torch")
+    folders = (spec.submodule_search_locations if spec else None) or []
+    files = [Path(folder, "version.py") for folder in folders]
+    return not any(_NO_CUDA.search(file.read_text("utf8", "replace")) for file in files if file.is_file())
+
+
 def ensure_available(wanted: Profile, hardware: Hardware, *, gguf: bool | None = None) -> None:
     """Nothing, where a model can be loaded under this profile.
 
@@ -110,13 +128,15 @@ def ensure_available(wanted: Profile, hardware: Hardware, *, gguf: bool | None =
         raise DrkunError("profile_unavailable", reason, hint, EXIT_BAD_INPUT)
 
 
-def choose(wanted: Profile, hardware: Hardware, fits: Callable[[Profile], bool], *, gguf: bool) -> Choice:
-    """The profile to use: the wanted one, or for ``auto`` the best that works here.
+def choose(wanted: Profile, hardware: Hardware, context: Callable[[Profile], int], *, gguf: bool) -> Choice:
+    """The profile to use: the wanted one, or for ``auto`` the best that works here: the one with room for the
+    longest context, and of equal ones that with the more precise weights.
 
     Args:
         wanted: what the user asks for.
         hardware: this machine.
-        fits: does the model fit under a profile, a GGUF at least with some of its layers?
+        context: tokens, no more than are wished for, with which the model fits under a profile, a GGUF at
+            least with some of its layers; 0 where it does not.
         gguf: is it one? Where llama.cpp was not built for the GPU, that runs on the CPU whatever is wanted.
 
     Raises:
@@ -128,10 +148,13 @@ def choose(wanted: Profile, hardware: Hardware, fits: Callable[[Profile], bool],
             return Choice(Profile.CPU, reason)
         ensure_available(wanted, hardware, gguf=gguf)
         return Choice(wanted, reason)
+    found = []
     for profile in (Profile.GPU16, Profile.GPU8):
         usable, reason = availability(profile, hardware, gguf=gguf)
-        if usable and fits(profile):
-            return Choice(profile, t("hardware.profile_auto_gpu", reason=reason))
+        if usable and (tokens := context(profile)):
+            found.append((tokens, Choice(profile, t("hardware.profile_auto_gpu", reason=reason))))
+    if found:
+        return max(found, key=lambda each: each[0])[1]
     usable, reason = availability(Profile.GPU16, hardware, gguf=gguf)
     if usable:
         reason = t("hardware.profile_gpu_full")

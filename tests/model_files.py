@@ -1,4 +1,5 @@
-"""Makes the folders of base models and LoRAs for tests: real headers, weights of zeros."""
+"""Makes the folders of base models and LoRAs for tests: real headers, weights of zeros, sparse on
+disk."""
 
 from __future__ import annotations
 
@@ -30,7 +31,9 @@ def put_safetensors(path: Path, shapes: dict[str, list[int]], dtype: str = "BF16
         end += size
     raw = json.dumps(tensors).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(struct.pack("<Q", len(raw)) + raw + bytes(end))
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(raw)) + raw)
+        file.truncate(8 + len(raw) + end)
     return path
 
 

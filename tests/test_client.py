@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -136,6 +137,24 @@ async def error_of(doing: AsyncIterator[object]) -> DrkunError:
 
 def memory() -> object:
     return json.loads(paths.machine_file().read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("changes", "seen"), [({"gpu": "GPU-1"}, ""), ({"device": "cuda", "gpu": "GPU-1"}, "GPU-1")]
+)
+async def test_an_engine_on_the_cpu_sees_no_card(
+    engine: EngineClient,
+    fragile: Fragile,
+    monkeypatch: pytest.MonkeyPatch,
+    known_machine: None,
+    changes: dict[str, Any],
+    seen: str,
+) -> None:
+    """A llama.cpp that was built for CUDA would put its buffers there."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    fragile(generate=f"os.environ['CUDA_VISIBLE_DEVICES'] != {seen!r}")
+    await load(engine, msgspec.structs.replace(LOAD, **changes))
+    assert await ask(engine)
 
 
 # Safe mode

@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 
 from drkun_tui import hardware, llama_build, profiles
+from drkun_tui.commands import doctor
 from drkun_tui.errors import EXIT_BAD_INPUT, DrkunError
-from drkun_tui.hardware import Gpu, Hardware
+from drkun_tui.hardware import Gpu, GpuUse, Hardware
+from drkun_tui.i18n import t
 from drkun_tui.profiles import GIB, Profile
 
 CPUINFO = (
@@ -131,7 +133,10 @@ def test_an_amd_gpu(root: Path) -> None:
     assert seen.gpus == [Gpu("AMD GPU 0x744c", 8 * GIB, 7 * GIB, "amdgpu", "amd")]
     usable, reason = profiles.availability(Profile.GPU8, seen)
     assert not usable
-    assert "AMD GPU 0x744c" in reason
+    # What works there is said, too.
+    for part in ("AMD GPU 0x744c", "CPU", t("profile.remote")):
+        assert part in reason
+        assert part in profiles.choose(Profile.AUTO, seen, lambda _: 512, gguf=False).reason
 
 
 def test_an_arm_machine_and_one_without_cpuinfo(root: Path, tmp_path: Path) -> None:
@@ -206,6 +211,11 @@ class FakeNvml:
 
     def nvmlDeviceGetMemoryInfo(self, handle: Any, memory: Any) -> int:  # noqa: N802
         memory._obj.total, memory._obj.free = 24 * GIB, 20 * GIB
+        memory._obj.used = handle.value * GIB
+        return 0
+
+    def nvmlDeviceGetUtilizationRates(self, handle: Any, busy: Any) -> int:  # noqa: N802
+        busy._obj.gpu = 10 * handle.value
         return 0
 
     def nvmlDeviceGetMaxClockInfo(self, handle: Any, kind: int, megahertz: Any) -> int:  # noqa: N802
@@ -267,6 +277,15 @@ def test_numbers_name_no_card_where_cuda_may_count_otherwise(monkeypatch: pytest
     assert [(gpu.uuid, gpu.name) for gpu in hardware._nvidia()[0]] == [("GPU-1000", "NVIDIA Slow")]
 
 
+def test_what_the_card_of_the_model_does_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: FakeNvml(cards=3, lost=()))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert hardware.gpu_use("GPU-2000") == GpuUse(2 * GIB, 24 * GIB, 20)
+    # One that is spread over all of them.
+    assert hardware.gpu_use() == GpuUse(6 * GIB, 72 * GIB, 30)
+    assert hardware.gpu_use("GPU-gone") is None
+
+
 @pytest.mark.parametrize("fake", [FakeNvml(init=9), FakeNvml(cards=0), object()])
 def test_nvml_that_does_not_work_gives_a_reason(monkeypatch: pytest.MonkeyPatch, fake: object) -> None:
     monkeypatch.setattr(ctypes, "CDLL", lambda _: fake)
@@ -301,9 +320,10 @@ CARD = Gpu("NVIDIA Made Up", 24 * GIB, 20 * GIB, "nvidia 570.1", "nvidia")
 
 @pytest.fixture
 def packages(monkeypatch: pytest.MonkeyPatch) -> set[str]:
-    """The packages that count as installed; change it at will."""
+    """The packages that count as installed, PyTorch with CUDA; change it at will."""
     there = {name for names in profiles.PACKAGES.values() for name in names}
     monkeypatch.setattr(profiles, "installed", lambda name: name in there)
+    monkeypatch.setattr(profiles, "torch_has_cuda", lambda: True)
     return there
 
 
@@ -342,6 +362,53 @@ def test_choosing_a_profile(packages: set[str]) -> None:
     with pytest.raises(DrkunError) as caught:
         choose(Profile.GPU8, card=False)
     assert (caught.value.kind, caught.value.exit_code) == ("profile_unavailable", EXIT_BAD_INPUT)
+
+
+@pytest.mark.parametrize(
+    ("told", "cuda"),
+    [
+        ("__version__ = '2.13.0+cu126'\ncuda: Optional[str] = '12.6'\nhip: Optional[str] = None\n", True),
+        ("__version__ = '2.13.0+cpu'\ncuda: Optional[str] = None\nhip: Optional[str] = None\n", False),
+        ("cuda = None\nhip = '6.4'\n", False),
+    ],
+)
+def test_a_pytorch_for_the_cpu_is_not_chosen_for_a_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: str, cuda: bool
+) -> None:
+    monkeypatch.setattr(profiles, "installed", lambda _: True)
+    put(tmp_path, "torch/__init__.py", "raise ImportError('nobody imports it to find out')")
+    put(tmp_path, "torch/version.py", told)
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    profiles.torch_has_cuda.cache_clear()
+    try:
+        chosen = profiles.choose(Profile.AUTO, machine(CARD), lambda _: 512, gguf=False)
+        assert chosen.profile is (Profile.GPU16 if cuda else Profile.CPU)
+        findings = {finding.name: finding for finding in doctor._torch()}
+        assert findings["torch"].state == "ok"
+        monkeypatch.setattr(hardware, "read", lambda: machine(CARD))
+        findings = {finding.name: finding for finding in (*doctor._torch(), *doctor._profiles())}
+        for name in ("torch", "profile gpu8", "profile gpu16"):
+            finding = findings[name]
+            assert finding.state == ("ok" if cuda else "warning")
+            assert ("pytorch.org" in finding.text + finding.hint) != cuda
+        assert "pytorch.org" in chosen.reason or cuda
+    finally:
+        profiles.torch_has_cuda.cache_clear()
+
+
+def test_a_longer_context_is_worth_more_than_precise_weights(packages: set[str]) -> None:
+    def choose(gpu16: int, gpu8: int) -> Profile:
+        tokens = {Profile.GPU16: gpu16, Profile.GPU8: gpu8}
+        return profiles.choose(
+            Profile.AUTO, machine(CARD), lambda profile: tokens[profile], gguf=False
+        ).profile
+
+    assert choose(8192, 8192) is Profile.GPU16
+    assert choose(768, 8192) is Profile.GPU8
+    assert choose(2048, 1024) is Profile.GPU16
+    assert choose(0, 512) is Profile.GPU8
+    assert choose(0, 0) is Profile.CPU
 
 
 def test_a_gguf_runs_where_llama_cpp_was_built_for(packages: set[str], built: Callable[[str], None]) -> None:

@@ -16,7 +16,7 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-from drkun_tui import hardware, i18n
+from drkun_tui import hardware, i18n, profiles
 from drkun_tui.engine.base import EngineError
 from drkun_tui.engine.protocol import Failed, Finished, Generate, Loading, Partial, Ready
 from drkun_tui.engine.transformers.engine import Transformers
@@ -547,6 +547,7 @@ def test_what_does_not_fit_a_gpu_is_refused_with_what_would(
     card = hardware.Gpu("NVIDIA Made Up", 2**30, 2**20, "nvidia", "nvidia")
     machine = hardware.Hardware("cpu", 4, 8, 2**34, 2**34, [card])
     monkeypatch.setattr(hardware, "read", lambda: machine)
+    monkeypatch.setattr(profiles, "torch_has_cuda", lambda: True)
     assert plan_load(Settings(model=str(folder))).load.device == "cpu"
     with pytest.raises(DrkunError) as caught:
         plan_load(Settings(model=str(folder), profile="gpu16"))

@@ -18,11 +18,12 @@ from drkun_tui.evaluation.protocol import Answered, Order, Prepared, encode
 from drkun_tui.i18n import set_language, t
 from drkun_tui.jobs import detached
 from drkun_tui.library import provenance
+from drkun_tui.library.held import Held
 from drkun_tui.library.plan import plan_load
 from drkun_tui.library.provenance import Provenance
 from drkun_tui.sampling import Sampling
 from drkun_tui.settings import Settings
-from drkun_tui.ui.room import Held, gains_on_gpu
+from drkun_tui.ui.room import gains_on_gpu
 from drkun_tui.ui.screens.choose import Choose
 from drkun_tui.ui.screens.confirm import Confirm
 from drkun_tui.ui.screens.evaluations import EvaluationsScreen
@@ -313,7 +314,7 @@ def test_a_model_that_holds_the_gpu_is_in_the_way(monkeypatch: pytest.MonkeyPatc
     def in_the_way(held: int, card: str = "", **changes: Any) -> bool:
         settings = Settings(model="starter", **changes)
         needed = gains_on_gpu(lambda machine: [plan_load(settings, machine=machine)])
-        return needed(Held(held, on_gpu=True, card=card))
+        return needed(Held(held, card=card))
 
     assert not in_the_way(2 * GIB)
     with_card(monkeypatch, 5_000_000)

@@ -70,10 +70,9 @@ async def test_a_run_from_the_form_to_its_adapter(monkeypatch: pytest.MonkeyPatc
 
 def test_who_is_asked_to_leave() -> None:
     tight, roomy = Room(6 * GIB, 5 * GIB, on_gpu=True), Room(6 * GIB, 7 * GIB, on_gpu=True)
-    assert tight.asks_for(2 * GIB, on_gpu=True)
-    assert not tight.asks_for(2 * GIB, on_gpu=False)
-    assert not tight.asks_for(0, on_gpu=True)
-    assert not roomy.asks_for(2 * GIB, on_gpu=True)
+    assert tight.asks_for(2 * GIB)
+    assert not tight.asks_for(0)
+    assert not roomy.asks_for(2 * GIB)
 
 
 def test_room_is_looked_for_on_the_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,8 +104,8 @@ async def test_the_model_that_answers_may_be_asked_to_leave(
         assert engine.loaded
         with_memory(monkeypatch, GIB // 4)
         await begin(it)
-        asked = flat(t("room.unload", name="starter"))
-        await it.until(lambda: isinstance(it.app.screen, Confirm) and asked in it.seen("#dialog"))
+        await it.until(lambda: isinstance(it.app.screen, Confirm))
+        assert flat(t("room.unload", name="starter")) in it.seen("#dialog")
         await it.press(answer)
         await it.until(lambda: "drkun/starter-starter-cpu" in it.seen("#runs"))
         assert engine.loaded is stays

@@ -313,6 +313,6 @@ def hold_on_gpu(it: Chat, monkeypatch: pytest.MonkeyPatch) -> None:
     """The model that answers, as if it held most of the only card with room."""
     session = it.app.session
     assert session.engine.loaded and session.plan is not None
-    on_gpu = msgspec.structs.replace(session.plan.load, gpu_layers=9, gpu="GPU-1")
+    on_gpu = msgspec.structs.replace(session.plan.load, device="cuda", gpu_layers=9, gpu="GPU-1")
     session.plan = dataclasses.replace(session.plan, load=on_gpu, profile=Profile.GPU16)
     with_card(monkeypatch, 300_000_000)

@@ -46,6 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
         *_machine(),
         *_packages(),
         _llama_cpp(),
+        *_torch(),
         *_disk(),
         _terminal(),
         *_profiles(),
@@ -101,6 +102,17 @@ def _llama_cpp() -> Finding:
         return Finding("llama.cpp", "ok", t("doctor.llama_cpu"))
     hint = t("doctor.llama_to_gpu", command=llama_build.CUDA_BUILD)
     return Finding("llama.cpp", "warning", t("doctor.llama_cpu"), hint)
+
+
+def _torch() -> list[Finding]:
+    """Which build it is, where it is installed, and how to get the other."""
+    if not profiles.installed("torch"):
+        return []
+    if profiles.torch_has_cuda():
+        return [Finding("torch", "ok", t("doctor.torch_cuda"))]
+    if hardware.read().nvidia is None:
+        return [Finding("torch", "ok", t("doctor.torch_cpu"))]
+    return [Finding("torch", "warning", t("doctor.torch_cpu"), t("doctor.torch_to_cuda"))]
 
 
 def _disk() -> list[Finding]:

@@ -108,8 +108,11 @@ class Host:
 
     def _load(self, request: Load) -> None:
         self._emit(Loading("start", 0.0))
-        if request.gpu:
-            # Before anything of CUDA is imported, which reads it once.
+        # Before anything of CUDA is imported, which reads it once.
+        if request.device == "cpu":
+            # A build for the GPU would take some of its memory though no layer goes there.
+            os.environ[hardware.VISIBLE] = ""
+        elif request.gpu:
             os.environ[hardware.VISIBLE] = request.gpu
         if request.sequences > 1:
             many = _batch_engine(request)

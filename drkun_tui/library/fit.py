@@ -41,7 +41,7 @@ have up to a tenth more."""
 
 MIB = 1024**2
 _BATCH = 512
-_CUDA_BYTES = 600 * MIB
+CUDA_BYTES = 600 * MIB
 """CUDA context, kernels and the allocator's slack."""
 
 
@@ -206,7 +206,7 @@ def need(shape: Shape, profile: Profile, context: int, adapter_bytes: int = 0) -
             quantised = shape.parameters - shape.embedding_parameters
             weights = int(quantised * NF4_WEIGHT_BYTES) + shape.embedding_parameters * 2
     # A GPU's buffers are taken whole when they are made.
-    overhead = _CUDA_BYTES + _compute_buffer(shape) if profile in CLASS_BYTES else cpu_overhead(shape)
+    overhead = CUDA_BYTES + _compute_buffer(shape) if profile in CLASS_BYTES else cpu_overhead(shape)
     return Need(weights, shape.cache_bytes * context, overhead, adapter_bytes)
 
 
@@ -294,7 +294,7 @@ def gpu_layers(shape: Shape, free: int, ram: int, context: int = SMALLEST_CONTEX
         return 0
     # What is no layer: the output goes with them, the input embedding stays on the CPU.
     output = sum(size for part, _, size in shape.parts if part == "output")
-    left = free - _CUDA_BYTES - _compute_buffer(shape) - output
+    left = free - CUDA_BYTES - _compute_buffer(shape) - output
     layers = min(left // layer, shape.layers - 1)
     on_cpu = (shape.layers - layers) * layer + shape.weight_bytes - inner - output
     return layers if layers > 0 and on_cpu + cpu_overhead(shape) <= ram else 0

@@ -64,7 +64,12 @@ def overview(folders: Iterable[Path], machine: Hardware, known: Known, wish: Wis
 
 def _profile(fits: Mapping[str, Fit], machine: Hardware, *, gguf: bool) -> Profile:
     """What ``auto`` would take."""
-    return profiles.choose(Profile.AUTO, machine, lambda name: fits[name.value].fits, gguf=gguf).profile
+
+    def fitting(profile: Profile) -> int:
+        found = fits[profile.value]
+        return found.context if found.fits else 0
+
+    return profiles.choose(Profile.AUTO, machine, fitting, gguf=gguf).profile
 
 
 def _adapters_after_bases(entries: Sequence[Entry]) -> list[Entry]:

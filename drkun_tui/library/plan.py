@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
 from drkun_tui import hardware, paths, profiles, remote
-from drkun_tui.engine.protocol import Load
+from drkun_tui.engine.protocol import Load, Ready
 from drkun_tui.errors import EXIT_BAD_INPUT, EXIT_NO_MODEL, DrkunError
 from drkun_tui.hardware import Hardware
 from drkun_tui.i18n import t
 from drkun_tui.library import adapters, fit, inventory, stores
+from drkun_tui.library.held import Held, held_by
 from drkun_tui.library.model import Kind, Model
 from drkun_tui.library.printable import printable
 from drkun_tui.library.provenance import Prompt
@@ -22,6 +23,9 @@ from drkun_tui.remote import Server
 from drkun_tui.settings import Settings
 
 STARTER = "starter"
+
+_WISHES = ("model", "profile", "context_length", "threads", "kv_cache", "flash_attention")
+"""Settings that decide how a model is loaded, beside its adapter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,8 @@ class Plan:
     notice: str = ""
     server: Server | None = None
     """Who answers in this machine's place."""
+    wished: Settings | None = None
+    """For what it was made; None for a server."""
 
     @property
     def name(self) -> str:
@@ -61,6 +67,17 @@ class Plan:
         """The system text: the user's, else the one that the adapter was trained with."""
         return wanted if wanted.strip() or self.prompt is None else self.prompt.system
 
+    def held(self, ready: Ready, pid: int | None) -> Held:
+        """What the model holds that was loaded by this plan.
+
+        Args:
+            pid: of its engine process.
+        """
+        shape = _shape(self.model, self.load.kv_cache)
+        added = self.adapter.size_bytes if self.adapter else 0
+        need = fit.need(shape, self.profile, self.load.context_length, added)
+        return held_by(self.load, ready, need, pid)
+
 
 def folders(settings: Settings) -> list[Path]:
     """Every folder that is searched for models: ours, the user's own, then other programs'."""
@@ -76,29 +93,37 @@ def loadable(model: Model) -> bool:
     return model.kind is Kind.GGUF or not profiles.missing_packages(Profile.CPU)
 
 
-def plan_load(settings: Settings, *, fall_back: bool = False, machine: Hardware | None = None) -> Plan:
+def plan_load(
+    settings: Settings,
+    *,
+    fall_back: bool = False,
+    machine: Hardware | None = None,
+    loaded: Plan | None = None,
+) -> Plan:
     """Decide how to load what `settings` name.
 
     Args:
         settings: the user's, with the command line's laid over them.
         fall_back: use the bundled model, and say so, when the chosen one cannot be used.
-        machine: where; by default this machine as it is now.
+        machine: where; by default this machine as it is now. Where a loaded model leaves for this one, with
+            what it gives back (`drkun_tui.library.held.freed`).
+        loaded: by which that model was loaded. Where only the adapter is another one, and finds room, the
+            model stays as it is.
 
     Raises:
         DrkunError: there is no such model or adapter, or it cannot be loaded here.
     """
     try:
-        return _plan(settings, machine)
+        return _plan(settings, machine, loaded)
     except DrkunError as error:
         simplest = msgspec.structs.replace(settings, model=STARTER, adapter=None, profile="auto")
         if not fall_back or simplest == settings:
             raise
-        plan = _plan(simplest, machine)
-        notice = t("plan.fell_back", reason=error.message)
-        return Plan(plan.model, None, plan.profile, plan.load, plan.reason, notice)
+        plan = _plan(simplest, machine, None)
+        return replace(plan, notice=t("plan.fell_back", reason=error.message))
 
 
-def _plan(settings: Settings, machine: Hardware | None) -> Plan:
+def _plan(settings: Settings, machine: Hardware | None, loaded: Plan | None) -> Plan:
     wanted = Profile(settings.profile)
     if wanted is Profile.REMOTE:
         return _remote(settings)
@@ -107,19 +132,22 @@ def _plan(settings: Settings, machine: Hardware | None) -> Plan:
     model = inventory.find(settings.model, folders(settings))
     inventory.ensure_loadable(model)
     adapter = _adapter(settings, model)
+    if loaded is not None and (kept := _kept(loaded, settings, model, adapter, machine)) is not None:
+        return kept
     gguf = model.kind is Kind.GGUF
-    shape = model.shape or fit.Shape(weight_bytes=model.size_bytes)
-    if gguf:
-        shape = fit.with_cache(shape, settings.kv_cache)
+    shape = _shape(model, settings.kv_cache)
     added = adapter.size_bytes if adapter else 0
     length = settings.context_length or None
 
-    def fits(profile: Profile) -> bool:
-        fitting = fit.fit(shape, profile, machine, length, added).fits
-        return fitting or (gguf and _layers(shape, profile, machine, fit.SMALLEST_CONTEXT, added) > 0)
+    def fitting(profile: Profile) -> int:
+        whole = fit.fit(shape, profile, machine, length, added)
+        if whole.fits:
+            return whole.context
+        some = gguf and _layers(shape, profile, machine, fit.SMALLEST_CONTEXT, added)
+        return fit.SMALLEST_CONTEXT if some else 0
 
     prompt = _trained_prompt(model, adapter)
-    choice = profiles.choose(wanted, machine, fits, gguf=gguf)
+    choice = profiles.choose(wanted, machine, fitting, gguf=gguf)
     room = profiles.budget(choice.profile, machine) - added
     context = fit.context_for(shape, room, length, choice.profile)
     memory = fit.fit(shape, choice.profile, machine, context.tokens, added)
@@ -154,7 +182,40 @@ def _plan(settings: Settings, machine: Hardware | None) -> Plan:
         ),
         reason=f"{choice.reason} {context.reason}".strip(),
         notice="" if memory.fits or layers else memory.reason,
+        wished=settings,
     )
+
+
+def _kept(
+    loaded: Plan, settings: Settings, model: Model, adapter: Model | None, machine: Hardware
+) -> Plan | None:
+    """The plan of the loaded model with another adapter; None where something else is wished for too, or the
+    adapter finds no room beside it."""
+    path = str(adapter.path) if adapter else None
+    scale = settings.adapter_scale if adapter else 1.0
+    load = loaded.load
+    before = loaded.wished
+    if before is None or model != loaded.model or (path, scale) == (load.adapter, load.adapter_scale):
+        return None
+    if any(getattr(settings, name) != getattr(before, name) for name in _WISHES):
+        return None
+    added = adapter.size_bytes if adapter else 0
+    shape, profile, context = _shape(model, load.kv_cache), loaded.profile, load.context_length
+    if profile in profiles.CLASS_BYTES:
+        need = fit.need(shape, profile, context, added).total
+        whole = need <= profiles.budget(profile, machine)
+        if not whole and not 0 < load.gpu_layers <= _layers(shape, profile, machine, context, added):
+            return None
+    prompt = _trained_prompt(model, adapter)
+    template = prompt.template if prompt else ""
+    load = msgspec.structs.replace(load, adapter=path, adapter_scale=scale, template=template)
+    return replace(loaded, adapter=adapter, load=load, wished=settings)
+
+
+def _shape(model: Model, cache: str) -> fit.Shape:
+    """What the model's memory depends on, a GGUF's with its cache kept so."""
+    shape = model.shape or fit.Shape(weight_bytes=model.size_bytes)
+    return fit.with_cache(shape, cache) if model.kind is Kind.GGUF else shape
 
 
 def _layers(shape: fit.Shape, profile: Profile, machine: Hardware, context: int, adapter_bytes: int) -> int:

@@ -99,14 +99,13 @@ class Room:
     free: int
     on_gpu: bool
 
-    def asks_for(self, held: int, *, on_gpu: bool) -> bool:
+    def asks_for(self, held: int) -> bool:
         """Would training need what a loaded model holds?
 
         Args:
-            held: bytes that it would give back.
-            on_gpu: does it hold them on the GPU?
+            held: bytes that it would give back where the run trains.
         """
-        return held > 0 and on_gpu == self.on_gpu and self.needed > self.free
+        return held > 0 and self.needed > self.free
 
 
 def room(recipe: Recipe, settings: Settings) -> Room:

@@ -1,18 +1,18 @@
-"""A job that needs the memory of the model that answers: may it leave?"""
+"""What the model that answers would give back: to the one that is loaded next, or to a job that asks whether
+it may leave."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from drkun_tui import hardware
-from drkun_tui.engine.protocol import Ready
+from drkun_tui.consult.session import Session
 from drkun_tui.errors import DrkunError
 from drkun_tui.hardware import Hardware
 from drkun_tui.i18n import t
-from drkun_tui.library import fit
+from drkun_tui.library.held import Held, freed
 from drkun_tui.library.plan import Plan
 from drkun_tui.profiles import Profile
 from drkun_tui.ui.screens.confirm import Confirm
@@ -23,19 +23,17 @@ if TYPE_CHECKING:
     from drkun_tui.app import DrkunApp
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
-    """What the loaded model holds.
+def held(session: Session) -> Held:
+    """What the model that answers holds; nothing while none is loaded."""
+    plan, ready = session.plan, session.engine.ready
+    if plan is None or ready is None or not session.engine.loaded:
+        return Held()
+    return plan.held(ready, session.engine.pid)
 
-    Attributes:
-        bytes: that it would give back.
-        on_gpu: does it hold them on a GPU?
-        card: the UUID of that; "" where it is not known.
-    """
 
-    bytes: int
-    on_gpu: bool
-    card: str
+def machine(session: Session) -> Hardware:
+    """This machine as it is for the model that is loaded next: the one that answers leaves first."""
+    return freed(hardware.read(), held(session))
 
 
 async def make_room(app: DrkunApp, needed: Callable[[Held], bool]) -> bool:
@@ -45,12 +43,11 @@ async def make_room(app: DrkunApp, needed: Callable[[Held], bool]) -> bool:
         needed: asked in a thread; what it cannot find out, whoever begins the job says.
     """
     session = app.session
-    ready = session.engine.ready
-    if session.plan is None or ready is None or not session.engine.loaded:
-        return True
     plan = session.plan
+    if plan is None or not session.engine.loaded:
+        return True
     try:
-        if not await asyncio.to_thread(lambda: needed(_held(plan, ready))):
+        if not await asyncio.to_thread(lambda: needed(held(session))):
             return True
     except DrkunError:
         return True
@@ -74,13 +71,9 @@ def gains_on_gpu(planned: Callable[[Hardware], Iterable[Plan]]) -> Callable[[Hel
 
     def needed(held: Held) -> bool:
         machine = hardware.read()
-        at = next((gpu for gpu in machine.gpus if held.card and gpu.uuid == held.card), machine.nvidia)
-        if not held.on_gpu or at is None:
+        if not held.gpu or machine.nvidia is None:
             return False
-        freed = [
-            replace(gpu, free_bytes=gpu.free_bytes + held.bytes) if gpu is at else gpu for gpu in machine.gpus
-        ]
-        return _places(planned, replace(machine, gpus=freed)) != _places(planned, machine)
+        return _places(planned, freed(machine, held)) != _places(planned, machine)
 
     return needed
 
@@ -93,16 +86,3 @@ def _places(
         return [(plan.profile, plan.load.gpu_layers) for plan in planned(machine)]
     except DrkunError:
         return None
-
-
-def _held(plan: Plan, ready: Ready) -> Held:
-    """What the model that was loaded by this plan holds; llama.cpp does not tell what it took of a GPU, so
-    that is what the plan reckoned with."""
-    load = plan.load
-    if load.device == "cuda":
-        return Held(ready.reserved_bytes, on_gpu=True, card=load.gpu)
-    if not load.gpu_layers:
-        return Held(ready.size_bytes, on_gpu=False, card="")
-    shape = fit.with_cache(plan.model.shape or fit.Shape(weight_bytes=ready.size_bytes), load.kv_cache)
-    whole = fit.need(shape, plan.profile, load.context_length).total
-    return Held(int(whole * min(1.0, load.gpu_layers / (shape.layers + 1))), on_gpu=True, card=load.gpu)

@@ -19,7 +19,7 @@ from textual.screen import Screen
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
-from drkun_tui import hardware, paths
+from drkun_tui import paths
 from drkun_tui.errors import DrkunError
 from drkun_tui.i18n import t
 from drkun_tui.library.hub import downloads
@@ -28,6 +28,7 @@ from drkun_tui.library.hub.choose import Variant, best, cards, safetensors, vari
 from drkun_tui.library.hub.protocol import Filters, Found, HubName, Listing, RepoFile, Request
 from drkun_tui.library.hub.recommended import Recommendation, recommended
 from drkun_tui.library.hub.resolve import fits_on, resolve
+from drkun_tui.ui import room
 from drkun_tui.ui.screens.choose import Choice, Choose
 from drkun_tui.ui.table import GAP, cell, fit_columns, size
 from drkun_tui.ui.typeset.sanitise import clean, one_line
@@ -78,7 +79,7 @@ class FetchScreen(Screen[None]):
     def __init__(self, query: str = "") -> None:
         super().__init__()
         self._query = query
-        self._machine = hardware.read()
+        self._machine = room.machine(self.app.session)
         self._hub: HubName = self.app.usual_hub
         self._filters = {"format": "", "language": "", "size": "", "task": ""}
         self._shown: list[Found | Recommendation] = []

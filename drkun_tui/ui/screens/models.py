@@ -21,6 +21,7 @@ from drkun_tui.errors import DrkunError
 from drkun_tui.i18n import t
 from drkun_tui.library import adapters, aliases, inspection, inventory, manage, speed
 from drkun_tui.library.fit import Wish
+from drkun_tui.library.held import freed
 from drkun_tui.library.hub.downloads import Download
 from drkun_tui.library.model import Kind, Model
 from drkun_tui.library.overview import Entry
@@ -29,6 +30,7 @@ from drkun_tui.library.scanner import Scanner
 from drkun_tui.library.speed import Known
 from drkun_tui.settings import Settings
 from drkun_tui.ui import model_rows
+from drkun_tui.ui.room import held
 from drkun_tui.ui.screens.ask_text import AskText
 from drkun_tui.ui.screens.choose import Choice, Choose
 from drkun_tui.ui.screens.confirm import Confirm
@@ -76,6 +78,8 @@ class ModelsScreen(Screen[None]):
         self._entries: list[Entry] = []
         self._rows: model_rows.Rows | None = None
         self._machine = hardware.read()
+        self._room = freed(self._machine, held(self.app.session))
+        """The machine for the model that is chosen here: the one that answers makes room for it."""
         self._known: Known | None = None
         self._scanner = Scanner()
 
@@ -139,9 +143,10 @@ class ModelsScreen(Screen[None]):
         settings = self.app.settings
         wish = Wish(settings.context_length, settings.kv_cache)
         # Memory is not as free as it was.
-        machine = self._machine = await asyncio.to_thread(hardware.read)
+        self._machine = await asyncio.to_thread(hardware.read)
+        self._room = freed(self._machine, held(self.app.session))
         try:
-            found = await self._scanner.look(folders(settings), machine, await self._speeds(), wish)
+            found = await self._scanner.look(folders(settings), self._room, await self._speeds(), wish)
         except DrkunError as error:
             self.query_one(Notice).fail(error)
             return

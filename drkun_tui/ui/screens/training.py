@@ -17,6 +17,7 @@ from drkun_tui.errors import DrkunError
 from drkun_tui.i18n import t
 from drkun_tui.jobs.detached import tail
 from drkun_tui.library import adapters, inventory
+from drkun_tui.library.held import Held
 from drkun_tui.library.model import Model
 from drkun_tui.library.plan import folders
 from drkun_tui.training.history import History
@@ -24,7 +25,7 @@ from drkun_tui.training.protocol import Finished
 from drkun_tui.training.recipe import Recipe
 from drkun_tui.training.runs import Run
 from drkun_tui.ui import training_text
-from drkun_tui.ui.room import Held, make_room
+from drkun_tui.ui.room import make_room
 from drkun_tui.ui.screens.confirm import Confirm
 from drkun_tui.ui.screens.new_run import NewRunScreen
 from drkun_tui.ui.screens.reader import Reader
@@ -311,7 +312,8 @@ class TrainingScreen(Screen[None]):
             # Imported late: nobody needs it for the first frame.
             from drkun_tui.training import preflight
 
-            return preflight.room(recipe, self.app.settings).asks_for(held.bytes, on_gpu=held.on_gpu)
+            room = preflight.room(recipe, self.app.settings)
+            return room.asks_for(held.gpu if room.on_gpu else held.ram)
 
         return await make_room(self.app, needed)
 
