@@ -66,7 +66,8 @@ async def _run(arguments: argparse.Namespace, settings: Settings, evaluations: E
         if arguments.resume:
             found = await evaluations.resume(arguments.resume)
         else:
-            found = await evaluations.start(_order(arguments, settings, await Runs().all()))
+            against = before.id if before is not None else ""
+            found = await evaluations.start(_order(arguments, settings, await Runs().all(), against))
         print(t("evaluation.begun", id=found.id), file=sys.stderr)
         if arguments.detach:
             if arguments.json:
@@ -93,7 +94,7 @@ async def _run(arguments: argparse.Namespace, settings: Settings, evaluations: E
     return EXIT_DONE
 
 
-def _order(arguments: argparse.Namespace, settings: Settings, runs: list[Run]) -> Order:
+def _order(arguments: argparse.Namespace, settings: Settings, runs: list[Run], against: str) -> Order:
     """What is evaluated. Answers are greedy where the command line says nothing else."""
     return check(
         arguments.suite,
@@ -102,7 +103,7 @@ def _order(arguments: argparse.Namespace, settings: Settings, runs: list[Run]) -
         task=arguments.task,
         limit=arguments.limit,
         sequences=arguments.sequences,
-        against=arguments.against or "",
+        against=against,
     )
 
 
