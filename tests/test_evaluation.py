@@ -40,7 +40,7 @@ from drkun_tui.library import provenance
 from drkun_tui.library.plan import plan_load
 from drkun_tui.library.provenance import Provenance
 from drkun_tui.sampling import Sampling
-from drkun_tui.settings import Settings
+from drkun_tui.settings import Settings, save
 from drkun_tui.training import recipe
 from drkun_tui.training.data.dataset import prepare
 from drkun_tui.training.runs import Runs
@@ -405,6 +405,7 @@ def test_the_command_stops_with_ctrl_c_and_goes_on(many: Path) -> None:
         (("--resume", "nothing"), "no_evaluation", 2),
         (("SUITE", "--against", "nothing"), "no_evaluation", 2),
         (("SUITE", "--model", "nothing"), "model_not_found", 3),
+        (("SUITE", "--profile", "remote"), "remote", 2),
         (("SUITE", "--limit", "-3"), "bad_usage", 2),
         (("SUITE", "--task", "poem"), "bad_usage", 2),
     ],
@@ -416,6 +417,17 @@ def test_wrong_use_is_one_line(many: Path, arguments: tuple[str, ...], kind: str
     assert done.json["error"]["kind"] == kind
     assert done.failure
     assert len(asyncio.run(Evaluations().all())) == before
+
+
+def test_who_chats_with_a_server_evaluates_what_is_here(
+    place: Path, many: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = place / "remote"
+    monkeypatch.setenv("DRKUN_HOME", str(home))
+    save(Settings(profile="remote", remote_url="http://127.0.0.1:9", language="zh"), paths.settings_file())
+    done = run("eval", str(many), "--limit", "1", "--threads", "1", "--max-tokens", "8", "--json")
+    assert done.code == 0, done.err
+    assert (done.json["engine"], done.json["answered"]) == ("llama_cpp", 1)
 
 
 def test_what_cannot_be_compared_is_not_answered_first(many: Path, whole: Evaluation) -> None:
