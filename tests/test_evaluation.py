@@ -20,7 +20,7 @@ pytest.importorskip("sacrebleu")
 from drkun_tui import hardware, i18n, paths
 from drkun_tui.engine import safe_mode
 from drkun_tui.errors import DrkunError
-from drkun_tui.evaluation import card
+from drkun_tui.evaluation import card, job
 from drkun_tui.evaluation.asking import CONTEXT, spread
 from drkun_tui.evaluation.comparison import compare
 from drkun_tui.evaluation.evaluations import RESULT, Evaluation, Evaluations
@@ -530,6 +530,24 @@ def test_the_held_out_rows_were_not_trained_on(adapter: tuple[Path, Path, str]) 
     assert done.code == 0, done.err
     assert done.json["overlap"]["rows"] > 40
     assert (done.json["overlap"]["same"], done.json["overlap"]["near"]) == (0, 0)
+
+
+def test_an_adapter_is_another_when_its_weights_are_and_not_when_its_card_is(
+    adapter: tuple[Path, Path, str],
+) -> None:
+    base, target, _ = adapter
+    settings = Settings(model=str(base), adapter=str(target))
+    before = job._subject(plan_load(settings))
+    written_before = (target / card.CARD).read_text("utf8")
+    card.write(target, "### other.jsonl\n\ntext\n")
+    assert job._subject(plan_load(settings)) == before
+    (target / card.CARD).write_text(written_before, "utf8")
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        # Overwritten in place, which the folder's time does not tell.
+        os.utime(target / name, (1, 1))
+        after = job._subject(plan_load(settings))
+        assert after != before
+        before = after
 
 
 def test_a_card_has_a_section_for_each_suite(tmp_path: Path) -> None:

@@ -252,8 +252,13 @@ def _source(order: Order) -> tuple[Path, str]:
 
 
 def _subject(plan: Plan) -> str:
-    files = [plan.model, *([plan.adapter] if plan.adapter else [])]
-    return " ".join(f"{model.path}:{model.size_bytes}:{model.path.stat().st_mtime_ns}" for model in files)
+    """By the files that decide an answer: a folder's own time changes with its card."""
+    files = list(plan.model.files)
+    if plan.adapter is not None:
+        settings = plan.adapter.path / "adapter_config.json"
+        files += [*plan.adapter.files, *([settings] if settings.exists() else [])]
+    known = ((file, file.stat()) for file in files)
+    return " ".join(f"{file}:{status.st_size}:{status.st_mtime_ns}" for file, status in known)
 
 
 def _trained(plan: Plan) -> Trained | None:
