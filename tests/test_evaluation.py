@@ -44,7 +44,7 @@ from drkun_tui.settings import Settings, save
 from drkun_tui.training import recipe
 from drkun_tui.training.data.dataset import prepare
 from drkun_tui.training.runs import Runs
-from tests.conftest import PATIENCE_S, wait_until
+from tests.conftest import PATIENCE_S, starter_with, wait_until
 from tests.test_cli import run
 from tests.test_evaluation_suite import CMB, MEDQA, ROWS, write_lines
 
@@ -550,6 +550,26 @@ def test_an_adapter_is_another_when_its_weights_are_and_not_when_its_card_is(
         before = after
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_what_was_exported_tells_what_it_was_trained_on(place: Path, known: bool) -> None:
+    """Also where those data are no longer here: then nothing is known, and that is told."""
+    made = recipe.parse('preset = "starter-cpu"\n[data]\npath = "demo"\nheld_out_most = 4\nrows = 60')
+    folder = Runs().make(made)
+    summary = prepare(made.data, folder / "data", made.training.seed, lambda *_: None, lambda: False)
+    trained = Provenance(recipe="r", data_fingerprint=summary.fingerprint if known else "gone")
+    model = starter_with(place / f"tuned-{known}.gguf", drkun__provenance=provenance.dump(trained))
+    demo = Path(recipe.__file__).with_name("demo.jsonl").read_text("utf8").splitlines()
+    suite = place / f"tuned-{known}.jsonl"
+    suite.write_text("\n".join(demo[:16]), "utf8")
+    options = ("--model", str(model), "--threads", "1", "--max-tokens", "4")
+    done = run("eval", str(suite), *options)
+    assert done.code == 0, done.err
+    overlap = result_of(asyncio.run(Evaluations().all())[0]).overlap
+    assert overlap is not None
+    assert (overlap.rows > 40, overlap.same > 0) == (known, known)
+    assert ("未检查与题目的重合" in done.out) != known
+
+
 def test_a_card_has_a_section_for_each_suite(tmp_path: Path) -> None:
     provenance.write(tmp_path, Provenance())
     (tmp_path / card.CARD).write_text("# name\n\ntext\n", "utf8")
@@ -558,3 +578,13 @@ def test_a_card_has_a_section_for_each_suite(tmp_path: Path) -> None:
     card.write(tmp_path, "### one.jsonl\n\nanew\n")
     told = (tmp_path / card.CARD).read_text("utf8")
     assert told == "# name\n\ntext\n\n## Evaluation\n\n### two.jsonl\n\nsecond\n\n### one.jsonl\n\nanew\n"
+
+
+def test_sections_below_the_evaluation_stay(tmp_path: Path) -> None:
+    provenance.write(tmp_path, Provenance())
+    own = "## Limits\n\nNone is known.\n\n### More\n\nRead on.\n"
+    (tmp_path / card.CARD).write_text(f"# name\n\n## Evaluation\n\n### one.jsonl\n\nfirst\n\n{own}", "utf8")
+    for text in ("anew", "again"):
+        card.write(tmp_path, f"### one.jsonl\n\n{text}\n")
+        told = (tmp_path / card.CARD).read_text("utf8")
+        assert told == f"# name\n\n## Evaluation\n\n### one.jsonl\n\n{text}\n\n{own}"

@@ -30,6 +30,7 @@ from drkun_tui.evaluation.protocol import (
     Finished,
     Loaded,
     Order,
+    Overlap,
     Phase,
     Prepared,
     Result,
@@ -156,9 +157,12 @@ async def _work(order: Order, teller: Teller) -> None:
     if prepared is None or not (folder / suite.QUESTIONS).exists():
         teller.phase("preparing")
         source, name = _source(order)
-        trained = _trained(plan)
+        told = (plan.adapter or plan.model).provenance
+        fingerprint = told.data_fingerprint if told else ""
+        trained = _trained(fingerprint)
         prepared = suite.prepare(order, source, name, folder, trained, lambda: teller.stop_requested)
-        prepared = msgspec.structs.replace(prepared, subject=subject)
+        unknown = Overlap(rows=0) if plan.adapter or fingerprint else None
+        prepared = msgspec.structs.replace(prepared, subject=subject, overlap=prepared.overlap or unknown)
         detached.write_whole(folder / PREPARED, msgspec.json.encode(prepared))
     elif prepared.subject != subject:
         raise evaluation_error("model_changed", model=plan.model.name)
@@ -261,10 +265,9 @@ def _subject(plan: Plan) -> str:
     return " ".join(f"{file}:{status.st_size}:{status.st_mtime_ns}" for file, status in known)
 
 
-def _trained(plan: Plan) -> Trained | None:
-    """The data that the adapter was trained on, where its run is still on this machine."""
-    told = plan.adapter.provenance if plan.adapter else None
-    if told is None or not told.data_fingerprint:
+def _trained(fingerprint: str) -> Trained | None:
+    """The data of this fingerprint, where the run that was trained on them is still on this machine."""
+    if not fingerprint:
         return None
     from drkun_tui.evaluation.overlap import Trained
     from drkun_tui.training.data.dataset import SUMMARY
@@ -272,7 +275,7 @@ def _trained(plan: Plan) -> Trained | None:
 
     for folder in detached.folders(Runs().root):
         summary = read_kept(folder / DATA / SUMMARY, Summary)
-        if summary is not None and summary.fingerprint == told.data_fingerprint:
+        if summary is not None and summary.fingerprint == fingerprint:
             return Trained(folder / DATA / TRAIN)
     return None
 

@@ -1,4 +1,4 @@
-"""Which questions of a suite stand in the data that an adapter was trained on."""
+"""Which questions of a suite stand in the data that a model was fine-tuned on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ AT_ONCE = 8192
 
 
 class Trained:
-    """The questions that an adapter was trained on.
+    """The questions that a model was fine-tuned on.
 
     Args:
         rows: its run's ``train.arrow``.

@@ -56,14 +56,15 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
     """Questions and answers before this one."""
     options: dict[str, str] = {}
     seen: Seen = ""
-    """Stands the question, or nearly the same, in the data that the adapter was trained on?"""
+    """Stands the question, or nearly the same, in the data that the model was fine-tuned on?"""
 
 
 class Overlap(msgspec.Struct, frozen=True, kw_only=True):
-    """What the suite has in common with the data that the adapter was trained on."""
+    """What the suite has in common with the data that the adapter, or the model that it was merged into, was
+    trained on."""
 
     rows: int
-    """That the adapter was trained on; 0 where its data are not on this machine."""
+    """That it was trained on; 0 where its data are not on this machine."""
     same: int = 0
     """Questions that stand among them in the same words."""
     near: int = 0
@@ -85,7 +86,7 @@ class Prepared(msgspec.Struct, frozen=True, tag="prepared", kw_only=True):
     fingerprint: str = ""
     """Of the questions that are asked."""
     overlap: Overlap | None = None
-    """None without an adapter."""
+    """None where nothing was fine-tuned, as far as is known."""
     subject: str = ""
     """Tells by path, size and time whether model and adapter are still the same."""
 
