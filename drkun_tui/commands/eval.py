@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import importlib
 import json
 import sys
 import time
@@ -85,8 +84,12 @@ async def _run(arguments: argparse.Namespace, settings: Settings, evaluations: E
         raise found.error or evaluation_error("no_result", id=found.id)
     differences: Sequence[Difference] = ()
     if before is not None:
-        comparison = importlib.import_module("drkun_tui.evaluation.comparison")
-        differences = comparison.compare(evaluations, before, found)
+        line = StatusLine(quiet=arguments.json)
+        line.show(t("evaluation_screen.comparing"))
+        try:
+            differences = await evaluations.compare(before.id, found.id)
+        finally:
+            line.clear()
     if arguments.card:
         place = card.add(found.order.settings, result, before.result if before else None, differences)
         print(t("evaluation.card_written", file=str(place)), file=sys.stderr)
