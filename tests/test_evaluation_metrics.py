@@ -101,6 +101,11 @@ def test_rouge_by_hand() -> None:
         ("Answer: A and D", "AD"),
         ("**Answer:** **B**", "B"),
         ("Answer: B. A patient with fever needs rest.", "B"),
+        ("Answer: B. A 45-year-old man with fever needs rest.", "B"),
+        ("答案：Ｂ", "B"),
+        ("应选Ａ、Ｃ。", "AC"),
+        ("答案：B。体温39℃，即 102 °F，或 39 °C", "B"),
+        ("维生素Ｂ１２缺乏", ""),
         ("C is right because A's lesion is elsewhere", "C"),
         ("A is right", "A"),
         ("维生素B12缺乏", ""),
@@ -128,6 +133,8 @@ def test_an_option_that_is_not_there_is_not_chosen() -> None:
         '[{"key": "A", "value": "肝"}, {"key": "B", "value": "胆"}]',
         "A 肝\nB 胆",
         "A．肝\nB．胆\n",
+        "Ａ．肝\nＢ．胆",
+        '{"Ａ": "肝", "Ｂ": "胆"}',
         "A. 肝\n\nB、胆",
         "(A) 肝\n(B) 胆".replace("(", "").replace(")", ")"),
     ],
@@ -145,6 +152,7 @@ def test_what_are_no_options(text: str) -> None:
     ("key", "letters"),
     [
         *(("B", "B"), ("b", "B"), ("BA", "AB"), ("A,C", "AC"), ("A、B", "AB"), (" C ", "C"), ("胆", "B")),
+        *(("Ｂ", "B"), ("Ａ，Ｃ", "AC"), ("ｂ", "B")),
         *(("D", ""), ("AD", ""), ("", ""), ("肾", ""), ("1", ""), ("ABCDEFG", "")),
     ],
 )
