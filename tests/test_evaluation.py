@@ -246,6 +246,20 @@ def test_a_question_too_long_counts_and_stops_nothing(place: Path) -> None:
     assert ends.count == 1
 
 
+def test_a_loss_that_cannot_be_had_is_counted_and_told(place: Path) -> None:
+    """An answer leaves out what is long ago in a dialogue; the loss is of all of it, as training has it."""
+    turns = [("user", "头晕。" * 400), ("assistant", "多久了？"), ("user", "三天"), ("assistant", "先休息。")]
+    messages = [{"role": role, "content": text} for role, text in turns]
+    path = write_lines(place / "dialogue.jsonl", [{"messages": messages}, {"messages": messages[2:]}])
+    settings = msgspec.structs.replace(SETTINGS, context_length=512)
+    found = ended(begin(path, settings=settings))
+    result = result_of(found)
+    assert (result.answered, result.failed, result.unscored) == (2, {}, {"prompt_too_long": 1})
+    loss = result.figure("loss")
+    assert loss is not None and loss.count == 1
+    assert "没有算出参考答案的损失：prompt_too_long 1" in run("eval", "--show", found.id).out
+
+
 def test_a_suite_that_is_none_fails_with_its_sentence(place: Path) -> None:
     path = place / "empty.jsonl"
     path.write_bytes(b"")
@@ -268,6 +282,10 @@ def test_the_memory_decides_how_many_are_asked_at_once(
     load = spread(plan, Order(suite="s", settings=SETTINGS, sequences=wished))
     assert load.sequences == sequences
     assert load.context_length == min(plan.load.context_length, CONTEXT)
+    small = msgspec.structs.replace(SETTINGS, kv_cache="q4_0")
+    more = spread(plan_load(small), Order(suite="s", settings=small, sequences=wished)).sequences
+    # Keys and values of four bits leave room for more, where it is the memory that decides.
+    assert (more > sequences) == (ram == 0.3)
     shorter = msgspec.structs.replace(SETTINGS, context_length=512)
     assert spread(plan_load(shorter), Order(suite="s", settings=shorter)).context_length == 512
 

@@ -32,7 +32,6 @@ from drkun_tui.evaluation.protocol import (
     Stopped,
 )
 from drkun_tui.i18n import t
-from drkun_tui.profiles import Profile
 from drkun_tui.settings import Settings
 from drkun_tui.training.runs import Run, Runs
 from drkun_tui.ui import evaluation_text
@@ -43,9 +42,9 @@ from drkun_tui.ui.typeset.sanitise import one_line
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate, go on with an evaluation, or show what one has found."""
     settings = chosen(arguments)
-    if settings.profile == Profile.REMOTE and arguments.profile is None:
+    if settings.profile == "remote" and arguments.profile is None:
         # Who chats with a server evaluates what is on this machine, as on the screen.
-        arguments.profile = Profile.AUTO.value
+        arguments.profile = "auto"
         settings = chosen(arguments)
     evaluations = Evaluations()
     if sum(map(bool, (arguments.suite, arguments.resume, arguments.show, arguments.list))) != 1:

@@ -204,6 +204,7 @@ async def _work(order: Order, teller: Teller) -> None:
         questions=tally.questions,
         answered=tally.answered,
         failed=dict(sorted(tally.failed.items())),
+        unscored=dict(sorted(tally.unscored.items())),
         dropped=prepared.dropped,
         overlap=prepared.overlap,
         figures=tally.figures(),

@@ -62,7 +62,7 @@ def check(
     Raises:
         DrkunError: there is no such suite, model or adapter, a package is missing, or a server is meant.
     """
-    if settings.profile == Profile.REMOTE:
+    if settings.profile == "remote":
         raise evaluation_error("remote")
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:

@@ -133,6 +133,8 @@ class Answered(msgspec.Struct, frozen=True, tag="answered", kw_only=True, omit_d
     """Seconds since the epoch."""
     failed: str = ""
     """Kind of the failure where there is no answer; a key of the catalogue's ``engine`` section."""
+    unscored: str = ""
+    """The same where there is an answer, and no loss of the reference."""
 
 
 class Finished(msgspec.Struct, frozen=True, tag="finished", kw_only=True):
@@ -222,6 +224,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     failed: dict[str, int] = {}
     """Questions without an answer, by the kind of the failure; they count as wrong where letters or a
     department were wanted."""
+    unscored: dict[str, int] = {}
+    """Questions with an answer, but without the loss of their reference."""
     dropped: dict[str, int] = {}
     overlap: Overlap | None = None
     figures: tuple[Figure, ...]
