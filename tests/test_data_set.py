@@ -113,6 +113,14 @@ def test_near_duplicates_are_real_and_rows_behind_change_nothing(values: list[st
     assert found(values[:cut]) == {row: first for row, first in whole.items() if row < cut}
 
 
+def test_rows_from_known_on_do_not_hide_those_before_from_each_other() -> None:
+    """All meet in every band; the first one there says something else, and so does the one before."""
+    values = pa.array(["头晕三天了怎么办", "牙疼要不要看医生", "失眠", "牙疼要不要看医生"], pa.string())
+    signatures = np.repeat(duplicates.signatures(folded(values))[:1], len(values), axis=0)
+    rows, first = duplicates.near(signatures, lambda rows: folded(values.take(pa.array(rows))), known=2)
+    assert (rows.tolist(), first.tolist()) == ([3], [1])
+
+
 def test_almost_all_near_duplicates_are_found(tmp_path: Path) -> None:
     rows = []
     for number in range(2000):

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import llama_cpp
+import msgspec
 import numpy as np
 import psutil  # type: ignore[import-untyped]
 import pytest
@@ -15,6 +16,7 @@ from drkun_tui import paths
 from drkun_tui.engine import llama_cpp_batch, protocol
 from drkun_tui.engine.base import EngineError
 from drkun_tui.engine.client import EngineClient
+from drkun_tui.engine.llama_cpp import LlamaCpp
 from drkun_tui.engine.protocol import (
     Delta,
     Event,
@@ -278,3 +280,23 @@ def test_logits_that_are_no_numbers_end_every_answer_and_not_the_engine(
     assert engine.free == 2
     engine.begin(asked[0])
     assert [piece.id for piece in engine.step()] == [0]
+
+
+@pytest.mark.parametrize(("cache", "attention"), [("q8_0", "auto"), ("q4_0", "auto"), ("f16", "on")])
+def test_the_cache_and_the_attention_are_those_of_one_answer(
+    monkeypatch: pytest.MonkeyPatch, cache: str, attention: str
+) -> None:
+    made: list[tuple[int, int, int]] = []
+    real = llama_cpp.llama_init_from_model
+
+    def init(model: object, params: llama_cpp.llama_context_params) -> object:
+        made.append((params.type_k, params.type_v, params.flash_attn_type))
+        return real(model, params)
+
+    monkeypatch.setattr(llama_cpp, "llama_init_from_model", init)
+    asked = msgspec.structs.replace(load(2), kv_cache=cache, flash_attention=attention)
+    for engine in (LlamaCpp(), llama_cpp_batch.LlamaCppBatch()):
+        engine.load(asked, lambda _: None)
+    alone, among = made
+    default = llama_cpp.llama_context_default_params()
+    assert alone == among != (default.type_k, default.type_v, default.flash_attn_type)

@@ -20,7 +20,7 @@ pytest.importorskip("sacrebleu")
 from drkun_tui import hardware, i18n, paths
 from drkun_tui.engine import safe_mode
 from drkun_tui.errors import DrkunError
-from drkun_tui.evaluation import card
+from drkun_tui.evaluation import card, job
 from drkun_tui.evaluation.asking import CONTEXT, spread
 from drkun_tui.evaluation.comparison import compare
 from drkun_tui.evaluation.evaluations import RESULT, Evaluation, Evaluations
@@ -40,11 +40,11 @@ from drkun_tui.library import provenance
 from drkun_tui.library.plan import plan_load
 from drkun_tui.library.provenance import Provenance
 from drkun_tui.sampling import Sampling
-from drkun_tui.settings import Settings
+from drkun_tui.settings import Settings, save
 from drkun_tui.training import recipe
 from drkun_tui.training.data.dataset import prepare
 from drkun_tui.training.runs import Runs
-from tests.conftest import PATIENCE_S, wait_until
+from tests.conftest import PATIENCE_S, starter_with, wait_until
 from tests.test_cli import run
 from tests.test_evaluation_suite import CMB, MEDQA, ROWS, write_lines
 
@@ -246,6 +246,20 @@ def test_a_question_too_long_counts_and_stops_nothing(place: Path) -> None:
     assert ends.count == 1
 
 
+def test_a_loss_that_cannot_be_had_is_counted_and_told(place: Path) -> None:
+    """An answer leaves out what is long ago in a dialogue; the loss is of all of it, as training has it."""
+    turns = [("user", "头晕。" * 400), ("assistant", "多久了？"), ("user", "三天"), ("assistant", "先休息。")]
+    messages = [{"role": role, "content": text} for role, text in turns]
+    path = write_lines(place / "dialogue.jsonl", [{"messages": messages}, {"messages": messages[2:]}])
+    settings = msgspec.structs.replace(SETTINGS, context_length=512)
+    found = ended(begin(path, settings=settings))
+    result = result_of(found)
+    assert (result.answered, result.failed, result.unscored) == (2, {}, {"prompt_too_long": 1})
+    loss = result.figure("loss")
+    assert loss is not None and loss.count == 1
+    assert "没有算出参考答案的损失：prompt_too_long 1" in run("eval", "--show", found.id).out
+
+
 def test_a_suite_that_is_none_fails_with_its_sentence(place: Path) -> None:
     path = place / "empty.jsonl"
     path.write_bytes(b"")
@@ -268,6 +282,10 @@ def test_the_memory_decides_how_many_are_asked_at_once(
     load = spread(plan, Order(suite="s", settings=SETTINGS, sequences=wished))
     assert load.sequences == sequences
     assert load.context_length == min(plan.load.context_length, CONTEXT)
+    small = msgspec.structs.replace(SETTINGS, kv_cache="q4_0")
+    more = spread(plan_load(small), Order(suite="s", settings=small, sequences=wished)).sequences
+    # Keys and values of four bits leave room for more, where it is the memory that decides.
+    assert (more > sequences) == (ram == 0.3)
     shorter = msgspec.structs.replace(SETTINGS, context_length=512)
     assert spread(plan_load(shorter), Order(suite="s", settings=shorter)).context_length == 512
 
@@ -418,6 +436,7 @@ def test_one_that_goes_on_by_itself_is_stopped_and_removed(many: Path) -> None:
         (("--remove", "nothing", "--list"), "bad_usage", 2),
         (("SUITE", "--against", "nothing"), "no_evaluation", 2),
         (("SUITE", "--model", "nothing"), "model_not_found", 3),
+        (("SUITE", "--profile", "remote"), "remote", 2),
         (("SUITE", "--limit", "-3"), "bad_usage", 2),
         (("SUITE", "--task", "poem"), "bad_usage", 2),
     ],
@@ -431,12 +450,25 @@ def test_wrong_use_is_one_line(many: Path, arguments: tuple[str, ...], kind: str
     assert len(asyncio.run(Evaluations().all())) == before
 
 
+def test_who_chats_with_a_server_evaluates_what_is_here(
+    place: Path, many: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = place / "remote"
+    monkeypatch.setenv("DRKUN_HOME", str(home))
+    save(Settings(profile="remote", remote_url="http://127.0.0.1:9", language="zh"), paths.settings_file())
+    done = run("eval", str(many), "--limit", "1", "--threads", "1", "--max-tokens", "8", "--json")
+    assert done.code == 0, done.err
+    assert (done.json["engine"], done.json["answered"]) == ("llama_cpp", 1)
+
+
 def test_what_cannot_be_compared_is_not_answered_first(many: Path, whole: Evaluation) -> None:
-    done = run("eval", str(many), "--threads", "1", "--against", whole.id, "--json")
+    # Named in short, which the order does not keep.
+    done = run("eval", str(many), "--threads", "1", "--against", whole.id[-6:], "--json")
     assert done.code == 2
     assert done.json["error"]["kind"] == "other_questions"
     newest = asyncio.run(Evaluations().all())[0]
     assert newest.phase == "failed"
+    assert newest.order.against == whole.id
     assert not list(Evaluations().answers(newest.id))
     done = run("eval", str(many), "--against", newest.id, "--json")
     assert (done.code, done.json["error"]["kind"]) == (2, "no_result")
@@ -531,6 +563,44 @@ def test_the_held_out_rows_were_not_trained_on(adapter: tuple[Path, Path, str]) 
     assert (done.json["overlap"]["same"], done.json["overlap"]["near"]) == (0, 0)
 
 
+def test_an_adapter_is_another_when_its_weights_are_and_not_when_its_card_is(
+    adapter: tuple[Path, Path, str],
+) -> None:
+    base, target, _ = adapter
+    settings = Settings(model=str(base), adapter=str(target))
+    before = job._subject(plan_load(settings))
+    written_before = (target / card.CARD).read_text("utf8")
+    card.write(target, "### other.jsonl\n\ntext\n")
+    assert job._subject(plan_load(settings)) == before
+    (target / card.CARD).write_text(written_before, "utf8")
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        # Overwritten in place, which the folder's time does not tell.
+        os.utime(target / name, (1, 1))
+        after = job._subject(plan_load(settings))
+        assert after != before
+        before = after
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_what_was_exported_tells_what_it_was_trained_on(place: Path, known: bool) -> None:
+    """Also where those data are no longer here: then nothing is known, and that is told."""
+    made = recipe.parse('preset = "starter-cpu"\n[data]\npath = "demo"\nheld_out_most = 4\nrows = 60')
+    folder = Runs().make(made)
+    summary = prepare(made.data, folder / "data", made.training.seed, lambda *_: None, lambda: False)
+    trained = Provenance(recipe="r", data_fingerprint=summary.fingerprint if known else "gone")
+    model = starter_with(place / f"tuned-{known}.gguf", drkun__provenance=provenance.dump(trained))
+    demo = Path(recipe.__file__).with_name("demo.jsonl").read_text("utf8").splitlines()
+    suite = place / f"tuned-{known}.jsonl"
+    suite.write_text("\n".join(demo[:16]), "utf8")
+    options = ("--model", str(model), "--threads", "1", "--max-tokens", "4")
+    done = run("eval", str(suite), *options)
+    assert done.code == 0, done.err
+    overlap = result_of(asyncio.run(Evaluations().all())[0]).overlap
+    assert overlap is not None
+    assert (overlap.rows > 40, overlap.same > 0) == (known, known)
+    assert ("未检查与题目的重合" in done.out) != known
+
+
 def test_a_card_has_a_section_for_each_suite(tmp_path: Path) -> None:
     provenance.write(tmp_path, Provenance())
     (tmp_path / card.CARD).write_text("# name\n\ntext\n", "utf8")
@@ -539,3 +609,13 @@ def test_a_card_has_a_section_for_each_suite(tmp_path: Path) -> None:
     card.write(tmp_path, "### one.jsonl\n\nanew\n")
     told = (tmp_path / card.CARD).read_text("utf8")
     assert told == "# name\n\ntext\n\n## Evaluation\n\n### two.jsonl\n\nsecond\n\n### one.jsonl\n\nanew\n"
+
+
+def test_sections_below_the_evaluation_stay(tmp_path: Path) -> None:
+    provenance.write(tmp_path, Provenance())
+    own = "## Limits\n\nNone is known.\n\n### More\n\nRead on.\n"
+    (tmp_path / card.CARD).write_text(f"# name\n\n## Evaluation\n\n### one.jsonl\n\nfirst\n\n{own}", "utf8")
+    for text in ("anew", "again"):
+        card.write(tmp_path, f"### one.jsonl\n\n{text}\n")
+        told = (tmp_path / card.CARD).read_text("utf8")
+        assert told == f"# name\n\n## Evaluation\n\n### one.jsonl\n\n{text}\n\n{own}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,11 @@ from rouge_score import rouge_scorer
 from sacrebleu.metrics.bleu import BLEU
 
 import drkun_tui
-from drkun_tui.evaluation import choices, marks, text_metrics
+from drkun_tui.evaluation import choices, marks, resampling, text_metrics
+from drkun_tui.evaluation.comparison import Side, differences
 from drkun_tui.evaluation.protocol import Answered, Figure
 from drkun_tui.evaluation.resampling import Resampled
+from drkun_tui.evaluation.statistics import Interval
 from drkun_tui.evaluation.tally import Tally
 
 DEMO = Path(drkun_tui.__file__).parent / "training" / "demo.jsonl"
@@ -98,6 +101,11 @@ def test_rouge_by_hand() -> None:
         ("Answer: A and D", "AD"),
         ("**Answer:** **B**", "B"),
         ("Answer: B. A patient with fever needs rest.", "B"),
+        ("Answer: B. A 45-year-old man with fever needs rest.", "B"),
+        ("答案：Ｂ", "B"),
+        ("应选Ａ、Ｃ。", "AC"),
+        ("答案：B。体温39℃，即 102 °F，或 39 °C", "B"),
+        ("维生素Ｂ１２缺乏", ""),
         ("C is right because A's lesion is elsewhere", "C"),
         ("A is right", "A"),
         ("维生素B12缺乏", ""),
@@ -125,6 +133,8 @@ def test_an_option_that_is_not_there_is_not_chosen() -> None:
         '[{"key": "A", "value": "肝"}, {"key": "B", "value": "胆"}]',
         "A 肝\nB 胆",
         "A．肝\nB．胆\n",
+        "Ａ．肝\nＢ．胆",
+        '{"Ａ": "肝", "Ｂ": "胆"}',
         "A. 肝\n\nB、胆",
         "(A) 肝\n(B) 胆".replace("(", "").replace(")", ")"),
     ],
@@ -142,6 +152,7 @@ def test_what_are_no_options(text: str) -> None:
     ("key", "letters"),
     [
         *(("B", "B"), ("b", "B"), ("BA", "AB"), ("A,C", "AC"), ("A、B", "AB"), (" C ", "C"), ("胆", "B")),
+        *(("Ｂ", "B"), ("Ａ，Ｃ", "AC"), ("ｂ", "B")),
         *(("D", ""), ("AD", ""), ("", ""), ("肾", ""), ("1", ""), ("ABCDEFG", "")),
     ],
 )
@@ -259,6 +270,56 @@ def test_the_bootstrap_is_as_wide_as_theory_says() -> None:
     assert found.low == pytest.approx(values.mean() - 1.96 * error, abs=0.4 * error)
     assert found.high == pytest.approx(values.mean() + 1.96 * error, abs=0.4 * error)
     assert resampled.sums[1] == 5000
+
+
+def test_a_million_questions_are_compared_in_little_memory() -> None:
+    """As theory says, and for all figures of the same answers in one pass."""
+    count, draw = 10**6, np.random.default_rng(5)
+    sides = [Side(count), Side(count)]
+    hard = draw.exponential(20.0, count)
+    for number, side in enumerate(sides):
+        side.loss[:] = np.column_stack(
+            [hard + draw.normal(0.0, 1.0, count) - 0.1 * number, np.full(count, 10)]
+        )
+        side.text[:, :10] = text_metrics.bleu("多喝水休息", "多喝水，休息")
+        side.text[:, 10:13] = draw.random((count, 1), np.float32) + 0.25 * number
+        side.text[:, 13] = 1
+        side.marks[:, 0] = draw.random(count) < 0.5
+    tracemalloc.start()
+    found = {each.name: each for each in differences(*sides)}
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 64 * 2**20
+    assert list(found) == ["loss", "perplexity", "bleu4", "rouge1", "rouge2", "rougeL", "accuracy"]
+    loss, rouge, accuracy = found["loss"], found["rouge1"], found["accuracy"]
+    assert {each.count for each in found.values()} == {count}
+    # Of pairs: what makes a question hard is in both.
+    error = float(np.std(sides[1].loss[:, 0] - sides[0].loss[:, 0])) / 10 / math.sqrt(count)
+    assert loss.high - loss.low == pytest.approx(2 * 1.96 * error, rel=0.15)
+    assert loss.low < -0.01 < loss.high and loss.shown
+    assert rouge.low < 25 < rouge.high and rouge.shown
+    assert rouge.high - rouge.low == pytest.approx(2 * 1.96 * 100 * math.sqrt(1 / 6 / count), rel=0.15)
+    assert (found["bleu4"].low, found["bleu4"].high, found["bleu4"].shown) == (0, 0, False)
+    assert accuracy.high - accuracy.low == pytest.approx(2 * 1.96 * math.sqrt(0.5 / count), rel=0.15)
+    assert accuracy.p is not None and 0 < accuracy.p < 1
+
+
+def test_groups_show_as_much_as_single_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the answers come in an order: the easy ones first."""
+    values = np.column_stack([np.sort(np.random.default_rng(3).exponential(2.0, 20_000)), np.ones(20_000)])
+
+    def interval() -> Interval:
+        resampled = Resampled(2)
+        for part in np.array_split(values, 13):
+            resampled.add(part)
+        return resampled.interval(lambda sums: float(sums[0] / sums[1]))
+
+    grouped = interval()
+    monkeypatch.setattr(resampling, "GROUPS", 20_000)
+    single = interval()
+    error = values[:, 0].std() / math.sqrt(20_000)
+    for one, other in ((grouped.low, single.low), (grouped.high, single.high)):
+        assert one == pytest.approx(other, abs=0.3 * error)
 
 
 def test_nothing_is_known_of_nothing() -> None:

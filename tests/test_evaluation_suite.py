@@ -39,7 +39,7 @@ def write_lines(path: Path, rows: Sequence[Any]) -> Path:
 def prepared(
     path: Path, folder: Path, trained: Trained | None = None, **order: Any
 ) -> tuple[Prepared, list[Item]]:
-    asked = Order(suite=str(path), settings=Settings(adapter="a" if trained else None), **order)
+    asked = Order(suite=str(path), settings=Settings(), **order)
     told = suite.prepare(asked, path, path.name, folder, trained, lambda: False)
     return told, list(suite.items(folder))
 

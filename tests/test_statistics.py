@@ -68,6 +68,8 @@ def test_many_votes_overflow_nothing() -> None:
     p = sign_test(4_900, 5_100)
     z = (100 - 0.5) / math.sqrt(2_500)
     assert p == pytest.approx(math.erfc(z / math.sqrt(2)), rel=1e-3)
+    p = sign_test(499_000, 501_000)
+    assert p == pytest.approx(math.erfc((1_000 - 0.5) / 500 / math.sqrt(2)), rel=1e-4)
     assert 0 <= sign_test(0, 5_000) < 1e-300
     assert sign_test(600, 400) == pytest.approx(exact_sign_test(600, 400))
 

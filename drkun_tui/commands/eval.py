@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import importlib
 import json
 import sys
 import time
@@ -44,6 +43,10 @@ from drkun_tui.ui.typeset.sanitise import one_line
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate, go on with an evaluation, show what one has found, or forget it."""
     settings = chosen(arguments)
+    if settings.profile == "remote" and arguments.profile is None:
+        # Who chats with a server evaluates what is on this machine, as on the screen.
+        arguments.profile = "auto"
+        settings = chosen(arguments)
     evaluations = Evaluations()
     asked = (arguments.suite, arguments.resume, arguments.show, arguments.remove, arguments.list)
     if sum(map(bool, asked)) != 1:
@@ -70,7 +73,8 @@ async def _run(arguments: argparse.Namespace, settings: Settings, evaluations: E
         if arguments.resume:
             found = await evaluations.resume(arguments.resume)
         else:
-            found = await evaluations.start(_order(arguments, settings, await Runs().all()))
+            against = before.id if before is not None else ""
+            found = await evaluations.start(_order(arguments, settings, await Runs().all(), against))
         print(t("evaluation.begun", id=found.id), file=sys.stderr)
         if arguments.detach:
             if arguments.json:
@@ -83,8 +87,12 @@ async def _run(arguments: argparse.Namespace, settings: Settings, evaluations: E
         raise found.error or evaluation_error("no_result", id=found.id)
     differences: Sequence[Difference] = ()
     if before is not None:
-        comparison = importlib.import_module("drkun_tui.evaluation.comparison")
-        differences = comparison.compare(evaluations, before, found)
+        line = StatusLine(quiet=arguments.json)
+        line.show(t("evaluation_screen.comparing"))
+        try:
+            differences = await evaluations.compare(before.id, found.id)
+        finally:
+            line.clear()
     if arguments.card:
         place = card.add(found.order.settings, result, before.result if before else None, differences)
         print(t("evaluation.card_written", file=str(place)), file=sys.stderr)
@@ -117,7 +125,7 @@ def _remove(arguments: argparse.Namespace, evaluations: Evaluations) -> int:
     return EXIT_DONE
 
 
-def _order(arguments: argparse.Namespace, settings: Settings, runs: list[Run]) -> Order:
+def _order(arguments: argparse.Namespace, settings: Settings, runs: list[Run], against: str) -> Order:
     """What is evaluated. Answers are greedy where the command line says nothing else."""
     return check(
         arguments.suite,
@@ -126,7 +134,7 @@ def _order(arguments: argparse.Namespace, settings: Settings, runs: list[Run]) -
         task=arguments.task,
         limit=arguments.limit,
         sequences=arguments.sequences,
-        against=arguments.against or "",
+        against=against,
     )
 
 

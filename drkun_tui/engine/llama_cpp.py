@@ -184,17 +184,22 @@ class LlamaCpp:
         return model
 
     def _make_context(self, request: Load) -> Any:
-        params = binding.llama_context_default_params()
+        params = self._context_params(request)
         params.n_ctx = request.context_length
         params.n_batch = params.n_ubatch = min(BATCH, request.context_length)
         params.n_threads, params.n_threads_batch = self._decode_threads(request), request.threads
-        params.no_perf = True
-        params.type_k = params.type_v = _CACHE_TYPES[request.kv_cache]
-        params.flash_attn_type = self._attention(request)
         made = binding.llama_init_from_model(self._model, params)
         if not made:
             raise EngineError("no_memory", context=request.context_length, reason=self._last_error())
         return made
+
+    def _context_params(self, request: Load) -> Any:
+        """What an answer depends on, alone or among others."""
+        params = binding.llama_context_default_params()
+        params.no_perf = True
+        params.type_k = params.type_v = _CACHE_TYPES[request.kv_cache]
+        params.flash_attn_type = self._attention(request)
+        return params
 
     def _decode_threads(self, request: Load) -> int:
         """With all layers on a GPU a CPU only looks up the token's embedding; waking the other threads for

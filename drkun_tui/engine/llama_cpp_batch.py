@@ -55,13 +55,12 @@ class LlamaCppBatch(LlamaCpp):
         self._places: list[int] = []
 
     def _make_context(self, request: Load) -> Any:
-        params = binding.llama_context_default_params()
+        params = self._context_params(request)
         # Each sequence gets its share; a common cache would be searched whole for every token.
         params.n_ctx = request.context_length * request.sequences
         params.n_seq_max = request.sequences
         params.n_batch = params.n_ubatch = BATCH
         params.n_threads = params.n_threads_batch = request.threads
-        params.no_perf = True
         made = binding.llama_init_from_model(self._model, params)
         if not made:
             raise EngineError("no_memory", context=params.n_ctx, reason=self._last_error())

@@ -41,7 +41,7 @@ def spread(plan: Plan, order: Order) -> Load:
     context = load.context_length if wished else min(load.context_length, CONTEXT)
     known = SEQUENCES["llama_cpp"] if load.engine == "llama_cpp" else SEQUENCES[load.device]
     sequences = order.sequences or known
-    shape = plan.model.shape or fit.Shape(weight_bytes=plan.model.size_bytes)
+    shape = fit.with_cache(plan.model.shape or fit.Shape(weight_bytes=plan.model.size_bytes), load.kv_cache)
     added = plan.adapter.size_bytes if plan.adapter else 0
     need = fit.need(shape, plan.profile, context, added)
     room = profiles.budget(plan.profile, hardware.read())
@@ -140,6 +140,7 @@ def _marked(asked: _Asked) -> Answered:
     answer = item.task == "answer"
     return msgspec.structs.replace(
         told,
+        unscored=asked.failed,
         thinking=asked.thinking,
         answer=asked.answer,
         tokens=finished.usage.thinking_tokens + finished.usage.answer_tokens,

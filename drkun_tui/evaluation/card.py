@@ -107,9 +107,11 @@ def write(adapter: Path, text: str) -> None:
         trained = False
     if not trained:
         raise evaluation_error("no_card", folder=adapter.name)
-    before, _, old = card.partition(f"\n{HEADING}\n")
+    before, _, behind = card.partition(f"\n{HEADING}\n")
+    # Other sections below are people's own.
+    old, *after = re.split(r"(?m)^(?=##? )", behind, maxsplit=1)
     name = text.splitlines()[0]
     kept = [part for part in re.split(r"(?m)^(?=### )", old.strip()) if part.strip()]
     kept = [part.strip() for part in kept if part.splitlines()[0] != name]
-    whole = "\n\n".join([before.strip(), HEADING, *kept, text.strip()])
+    whole = "\n\n".join([before.strip(), HEADING, *kept, text.strip(), *(part.strip() for part in after)])
     write_whole(path, f"{whole}\n".encode())

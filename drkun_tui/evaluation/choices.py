@@ -7,7 +7,12 @@ import re
 from collections.abc import Collection, Mapping
 
 _LETTERS = re.compile(r"[A-Z](?:[\s,，、;；/]*[A-Z])*")
-_OPTION = re.compile(r"\s*([A-Z])\s*[.．、:：)）\s]\s*(.+?)\s*")
+_NARROW = {
+    wide: wide - 0xFEE0 for first, last in ("０９", "Ａｚ") for wide in range(ord(first), ord(last) + 1)
+}
+"""From full-width letters and digits. NFKC would do more: ℃ becomes °C, and that is no choice."""
+
+_OPTION = re.compile(r"\s*([A-ZＡ-Ｚ])\s*[.．、:：)）\s]\s*(.+?)\s*")
 _CHINESE = re.compile("[\u4e00-\u9fff]")
 
 _ASKS = {
@@ -49,7 +54,7 @@ def options_of(text: str) -> dict[str, str]:
     else:
         found = (_OPTION.fullmatch(line) for line in text.splitlines())
         pairs = [(match[1], match[2]) for match in found if match]
-    cleaned = ((key.strip().upper(), value.strip()) for key, value in pairs)
+    cleaned = ((_narrow(key).upper(), value.strip()) for key, value in pairs)
     return {
         key: value for key, value in cleaned if len(key) == 1 and key.isascii() and key.isalpha() and value
     }
@@ -59,8 +64,9 @@ def key_of(text: str, options: Mapping[str, str]) -> str:
     """The letters of a key, sorted, e.g. ``ABD``; "" where it is none: letters that are no options, or text
     that is none of them."""
     text = text.strip()
-    if _LETTERS.fullmatch(text.upper()):
-        letters = set(re.sub(r"[^A-Z]", "", text.upper()))
+    narrow = _narrow(text).upper()
+    if _LETTERS.fullmatch(narrow):
+        letters = set(re.sub(r"[^A-Z]", "", narrow))
         if letters <= options.keys():
             return "".join(sorted(letters))
     return next((letter for letter, option in options.items() if option == text), "")
@@ -96,13 +102,17 @@ def chosen(answer: str, options: Collection[str]) -> str:
     one = f"[{letters}]"
     joined = r"(?:[\s,，、;；/]|和|及|与|and|\*)*"
     places = re.finditer(
-        rf"(?<![A-Za-z0-9])({one}(?:{joined}{one})*)(?![A-Za-z0-9])(?!'|’)(?!(?<=A) (?!is |was )[a-z])",
-        answer,
+        rf"(?<![A-Za-z0-9°])({one}(?:{joined}{one})*)(?![A-Za-z0-9])(?!'|’)(?!(?<=A) (?!is |was )[a-z\d])",
+        _narrow(answer),
     )
     last = ""
     for match in places:
         last = match[1]
     return "".join(sorted(set(re.findall(one, last.replace("and", "")))))
+
+
+def _narrow(text: str) -> str:
+    return text.strip().translate(_NARROW)
 
 
 def department(answer: str, names: Collection[str]) -> str:

@@ -14,6 +14,7 @@ _BAD_INPUT = {
         "unreadable_suite",
         "packages_missing",
         "no_card",
+        "remote",
         "bad_usage",
         "remove_unconfirmed",
     ),

@@ -30,6 +30,7 @@ from drkun_tui.evaluation.protocol import (
     Finished,
     Loaded,
     Order,
+    Overlap,
     Phase,
     Prepared,
     Result,
@@ -156,9 +157,12 @@ async def _work(order: Order, teller: Teller) -> None:
     if prepared is None or not (folder / suite.QUESTIONS).exists():
         teller.phase("preparing")
         source, name = _source(order)
-        trained = _trained(plan)
+        told = (plan.adapter or plan.model).provenance
+        fingerprint = told.data_fingerprint if told else ""
+        trained = _trained(fingerprint)
         prepared = suite.prepare(order, source, name, folder, trained, lambda: teller.stop_requested)
-        prepared = msgspec.structs.replace(prepared, subject=subject)
+        unknown = Overlap(rows=0) if plan.adapter or fingerprint else None
+        prepared = msgspec.structs.replace(prepared, subject=subject, overlap=prepared.overlap or unknown)
         detached.write_whole(folder / PREPARED, msgspec.json.encode(prepared))
     elif prepared.subject != subject:
         raise evaluation_error("model_changed", model=plan.model.name)
@@ -200,6 +204,7 @@ async def _work(order: Order, teller: Teller) -> None:
         questions=tally.questions,
         answered=tally.answered,
         failed=dict(sorted(tally.failed.items())),
+        unscored=dict(sorted(tally.unscored.items())),
         dropped=prepared.dropped,
         overlap=prepared.overlap,
         figures=tally.figures(),
@@ -252,14 +257,18 @@ def _source(order: Order) -> tuple[Path, str]:
 
 
 def _subject(plan: Plan) -> str:
-    files = [plan.model, *([plan.adapter] if plan.adapter else [])]
-    return " ".join(f"{model.path}:{model.size_bytes}:{model.path.stat().st_mtime_ns}" for model in files)
+    """By the files that decide an answer: a folder's own time changes with its card."""
+    files = list(plan.model.files)
+    if plan.adapter is not None:
+        settings = plan.adapter.path / "adapter_config.json"
+        files += [*plan.adapter.files, *([settings] if settings.exists() else [])]
+    known = ((file, file.stat()) for file in files)
+    return " ".join(f"{file}:{status.st_size}:{status.st_mtime_ns}" for file, status in known)
 
 
-def _trained(plan: Plan) -> Trained | None:
-    """The data that the adapter was trained on, where its run is still on this machine."""
-    told = plan.adapter.provenance if plan.adapter else None
-    if told is None or not told.data_fingerprint:
+def _trained(fingerprint: str) -> Trained | None:
+    """The data of this fingerprint, where the run that was trained on them is still on this machine."""
+    if not fingerprint:
         return None
     from drkun_tui.evaluation.overlap import Trained
     from drkun_tui.training.data.dataset import SUMMARY
@@ -267,7 +276,7 @@ def _trained(plan: Plan) -> Trained | None:
 
     for folder in detached.folders(Runs().root):
         summary = read_kept(folder / DATA / SUMMARY, Summary)
-        if summary is not None and summary.fingerprint == told.data_fingerprint:
+        if summary is not None and summary.fingerprint == fingerprint:
             return Trained(folder / DATA / TRAIN)
     return None
 

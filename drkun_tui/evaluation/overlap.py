@@ -1,4 +1,4 @@
-"""Which questions of a suite stand in the data that an adapter was trained on."""
+"""Which questions of a suite stand in the data that a model was fine-tuned on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ AT_ONCE = 8192
 
 
 class Trained:
-    """The questions that an adapter was trained on.
+    """The questions that a model was fine-tuned on.
 
     Args:
         rows: its run's ``train.arrow``.
@@ -41,7 +41,11 @@ class Trained:
         return len(self._keys)
 
     def seen(self, questions: Sequence[str]) -> list[Seen]:
-        """Of each question, does it stand among them in the same words, or in almost the same?"""
+        """Of each question, does it stand among them in the same words, or in almost the same?
+
+        Of the latter some may be missed: of trained questions that share a band of the signature, the first
+        and the last one are compared.
+        """
         ours = pa.array(questions, pa.string())
         texts = folded(ours)
         same = np.isin(duplicates.keys(texts), self._keys)
@@ -56,9 +60,9 @@ class Trained:
             merged[some < before], merged[some >= before] = of_trained, of_ours
             return folded(pa.array(merged.tolist(), pa.string()))
 
-        later, earlier = duplicates.near(every, texts_of)
+        later, _ = duplicates.near(every, texts_of, before)
         near = np.zeros(len(questions), bool)
-        near[later[(later >= before) & (earlier < before)] - before] = True
+        near[later[later >= before] - before] = True
         return ["same" if s else "near" if n else "" for s, n in zip(same, near, strict=True)]
 
 

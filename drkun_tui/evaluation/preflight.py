@@ -55,8 +55,10 @@ def check(
         against: id of the evaluation that it will be compared with.
 
     Raises:
-        DrkunError: there is no such suite, model or adapter, or a package is missing.
+        DrkunError: there is no such suite, model or adapter, a package is missing, or a server is meant.
     """
+    if settings.profile == "remote":
+        raise evaluation_error("remote")
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise evaluation_error("packages_missing", reason=", ".join(missing))

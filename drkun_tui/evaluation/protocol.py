@@ -56,14 +56,15 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
     """Questions and answers before this one."""
     options: dict[str, str] = {}
     seen: Seen = ""
-    """Stands the question, or nearly the same, in the data that the adapter was trained on?"""
+    """Stands the question, or nearly the same, in the data that the model was fine-tuned on?"""
 
 
 class Overlap(msgspec.Struct, frozen=True, kw_only=True):
-    """What the suite has in common with the data that the adapter was trained on."""
+    """What the suite has in common with the data that the adapter, or the model that it was merged into, was
+    trained on."""
 
     rows: int
-    """That the adapter was trained on; 0 where its data are not on this machine."""
+    """That it was trained on; 0 where its data are not on this machine."""
     same: int = 0
     """Questions that stand among them in the same words."""
     near: int = 0
@@ -85,7 +86,7 @@ class Prepared(msgspec.Struct, frozen=True, tag="prepared", kw_only=True):
     fingerprint: str = ""
     """Of the questions that are asked."""
     overlap: Overlap | None = None
-    """None without an adapter."""
+    """None where nothing was fine-tuned, as far as is known."""
     subject: str = ""
     """Tells by path, size and time whether model and adapter are still the same."""
 
@@ -132,6 +133,8 @@ class Answered(msgspec.Struct, frozen=True, tag="answered", kw_only=True, omit_d
     """Seconds since the epoch."""
     failed: str = ""
     """Kind of the failure where there is no answer; a key of the catalogue's ``engine`` section."""
+    unscored: str = ""
+    """The same where there is an answer, and no loss of the reference."""
 
 
 class Finished(msgspec.Struct, frozen=True, tag="finished", kw_only=True):
@@ -221,6 +224,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     failed: dict[str, int] = {}
     """Questions without an answer, by the kind of the failure; they count as wrong where letters or a
     department were wanted."""
+    unscored: dict[str, int] = {}
+    """Questions with an answer, but without the loss of their reference."""
     dropped: dict[str, int] = {}
     overlap: Overlap | None = None
     figures: tuple[Figure, ...]

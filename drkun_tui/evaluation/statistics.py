@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -59,12 +60,15 @@ def sign_test(one: int, other: int) -> float:
     if one < 0 or other < 0:
         raise ValueError(f"{one} against {other}")
     votes, fewer = one + other, min(one, other)
-    # Integers of any size, so nothing is rounded before the division.
-    tail, term = 0, 1
-    for chosen in range(fewer + 1):
+    ways = math.lgamma(votes + 1) - math.lgamma(fewer + 1) - math.lgamma(votes - fewer + 1)
+    tail, term = 0.0, math.exp(ways - votes * math.log(2))
+    # From the largest down, each from the one before, until the rest is lost in rounding.
+    for chosen in range(fewer, -1, -1):
         tail += term
-        term = term * (votes - chosen) // (chosen + 1)
-    return min(1.0, 2 * tail / (1 << votes))
+        term *= chosen / (votes - chosen + 1)
+        if term <= tail * sys.float_info.epsilon:
+            break
+    return min(1.0, 2 * tail)
 
 
 def mcnemar(only_one: int, only_other: int) -> float:

@@ -85,7 +85,7 @@ def prepare(
     Args:
         source: file or folder of the suite; an Arrow file for a run's held-out rows.
         name: what the suite is called.
-        trained: what the adapter was trained on, where that is known.
+        trained: what the model or its adapter was trained on, where that is known.
         stopped: asked between batches; then `StopRequested` is raised.
 
     Raises:
@@ -134,10 +134,8 @@ def prepare(
         dropped=dropped,
         fingerprint=digest.hexdigest(),
         overlap=None
-        if not order.settings.adapter
-        else Overlap(
-            rows=len(trained) if trained is not None else 0, same=overlap["same"], near=overlap["near"]
-        ),
+        if trained is None
+        else Overlap(rows=len(trained), same=overlap["same"], near=overlap["near"]),
     )
 
 

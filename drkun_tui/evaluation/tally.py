@@ -70,6 +70,7 @@ class Tally:
         self.questions = self.answered = self.tokens = 0
         self.seconds = 0.0
         self.failed: Counter[str] = Counter()
+        self.unscored: Counter[str] = Counter()
         self._last = 0.0
         self._hits: Counter[str] = Counter()
         self._trials: Counter[str] = Counter()
@@ -89,6 +90,8 @@ class Tally:
             self.failed[event.failed] += 1
         else:
             self.answered += 1
+        if event.unscored:
+            self.unscored[event.unscored] += 1
         for name, holds in marks(event).items():
             self._trials[name] += 1
             self._hits[name] += holds

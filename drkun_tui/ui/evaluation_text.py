@@ -266,9 +266,10 @@ def remarks(result: Result, before: Result | None) -> list[str]:
         told = result.overlap
         values = {"same": told.same, "near": told.near, "rows": told.rows, "questions": result.questions}
         lines.append(t("evaluation.overlap" if told.rows else "evaluation.overlap_unknown", **values))
-    if result.failed:
-        kinds = ", ".join(f"{kind} {count}" for kind, count in result.failed.items())
-        lines.append(t("evaluation.failed", kinds=kinds))
+    for key, failures in (("failed", result.failed), ("unscored", result.unscored)):
+        if failures:
+            kinds = ", ".join(f"{kind} {count}" for kind, count in failures.items())
+            lines.append(t(f"evaluation.{key}", kinds=kinds))
     if result.dropped:
         lines.append(t("evaluation.dropped", reasons=reasons(result.dropped)))
     if before is not None:

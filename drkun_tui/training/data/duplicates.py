@@ -127,7 +127,7 @@ def signatures(texts: Texts) -> Signatures:
     return np.ascontiguousarray(filled.T)
 
 
-def near(of_rows: Signatures, texts_of: Callable[[Counts], Texts]) -> Pairs:
+def near(of_rows: Signatures, texts_of: Callable[[Counts], Texts], known: int | None = None) -> Pairs:
     """Rows that are near duplicates of an earlier one, in order, and the first such row.
 
     Candidates share a band of their signatures (locality-sensitive hashing, Indyk and Motwani 1998) with
@@ -138,8 +138,9 @@ def near(of_rows: Signatures, texts_of: Callable[[Counts], Texts]) -> Pairs:
     Args:
         of_rows: rows × `BINS`.
         texts_of: the folded texts of some rows.
+        known: rows from this one on are held against those before it, and not against each other.
     """
-    earlier, later = _candidates(of_rows)
+    earlier, later = _candidates(of_rows, len(of_rows) if known is None else known)
     same = np.zeros(len(later), bool)
     for begin in range(0, len(later), _PAIRS_AT_ONCE):
         part = slice(begin, begin + _PAIRS_AT_ONCE)
@@ -150,7 +151,7 @@ def near(of_rows: Signatures, texts_of: Callable[[Counts], Texts]) -> Pairs:
     return rows, earlier[first]
 
 
-def _candidates(of_rows: Signatures) -> Pairs:
+def _candidates(of_rows: Signatures, known: int) -> Pairs:
     told = np.flatnonzero((of_rows != _NOTHING).any(axis=1))
     bands = np.ascontiguousarray(of_rows).view(np.uint64)
     found = []
@@ -159,11 +160,14 @@ def _candidates(of_rows: Signatures) -> Pairs:
         if not len(rows):
             continue
         begins = np.concatenate([[True], ranked[1:] != ranked[:-1]])
-        first = rows[np.maximum.accumulate(np.where(begins, np.arange(len(rows)), 0))]
-        before = np.concatenate([rows[:1], rows[:-1]])
+        places = np.arange(len(rows))
+        first = rows[np.maximum.accumulate(np.where(begins, places, 0))]
+        last = np.maximum.accumulate(np.where(begins | (rows < known), places, 0))
+        before = rows[np.concatenate([last[:1], last[:-1]])]
         found += [others[~begins] * len(of_rows) + rows[~begins] for others in (first, before)]
     joined = _distinct(np.concatenate(found)) if found else np.zeros(0, np.int64)
     earlier, later = np.divmod(joined, max(1, len(of_rows)))
+    earlier, later = earlier[earlier < known], later[earlier < known]
     likely = np.zeros(len(later), bool)
     for begin in range(0, len(later), _PAIRS_AT_ONCE):
         part = slice(begin, begin + _PAIRS_AT_ONCE)
