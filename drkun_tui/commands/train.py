@@ -91,15 +91,22 @@ async def _train(recipe: Recipe | None, arguments: argparse.Namespace) -> int:
     try:
         async for event, _ in runs.follow(found.id, offset):
             shown.add(event)
-            if isinstance(event, Failed):
-                raise error_of(event.kind, event.values)
-            if isinstance(event, Stopped):
-                told = t("train.stopped", step=event.step)
-                raise DrkunError("stopped", told, t("train.stopped_hint", id=found.id), EXIT_INTERRUPTED)
+            if (error := unfinished(event, found.id)) is not None:
+                raise error
     finally:
         asking.cancel()
         shown.end()
     return EXIT_DONE
+
+
+def unfinished(event: Event, id: str) -> DrkunError | None:
+    """Why the run of this id has ended without an adapter; None where the event is no such end."""
+    if isinstance(event, Failed):
+        return error_of(event.kind, event.values)
+    if isinstance(event, Stopped):
+        told = t("train.stopped", step=event.step)
+        return DrkunError("stopped", told, t("train.stopped_hint", id=id), EXIT_INTERRUPTED)
+    return None
 
 
 def _tell(text: str) -> None:
