@@ -201,11 +201,10 @@ def adapter_folder(name: str) -> Path:
 def _free_name(name: str) -> str:
     """The name, or the name with the first number that neither an adapter has nor an unfinished run."""
     promised = {run.name for run in Runs()._all() if run.phase != "done"}
-    number = 1
-    while (tried := name if number == 1 else f"{name}-{number}") in promised or adapter_folder(
-        tried
-    ).exists():
+    tried, number = name, 1
+    while tried in promised or adapter_folder(tried).exists():
         number += 1
+        tried = f"{name}-{number}"
     return tried
 
 
