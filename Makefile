@@ -39,10 +39,12 @@ check: $(TOOLS)
 	@$(SUMS) | cmp -s - $(TESTED) || $(MAKE) --no-print-directory test
 	$(BIN)/coverage report
 
+NEWEST = $(BIN)/drkun runs --json | $(BIN)/python -c 'import json, sys; print(json.load(sys.stdin)["runs"][0]["adapter"])'
+
 # The whole loop on two cores: train the bundled model, then ask it.
 demo-train: $(TOOLS)
 	$(BIN)/python scripts/train_sft.py starter-cpu
-	$(BIN)/drkun ask --model drkun/starter-bf16 --adapter drkun/starter-starter-cpu "最近总是头晕，应该怎么办？"
+	$(BIN)/drkun ask --model drkun/starter-bf16 --adapter "$$($(NEWEST))" "最近总是头晕，应该怎么办？"
 
 format: $(TOOLS)
 	$(BIN)/ruff format .

@@ -164,6 +164,15 @@ async def test_the_newest_events_of_a_long_history(home: Path) -> None:
     assert offset == len(lines)
 
 
+def test_a_stop_is_for_the_process_that_it_was_asked_of(home: Path) -> None:
+    folder = detached.new_folder(home / "jobs")
+    detached.request_stop(folder)
+    reporter = detached.Reporter(folder)
+    assert not reporter.stop_requested
+    detached.request_stop(folder)
+    assert reporter.stop_requested
+
+
 async def test_a_deaf_job_is_killed(home: Path, child: MakeChild) -> None:
     folder = detached.new_folder(home / "jobs")
     source = """

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -33,8 +35,10 @@ from drkun_tui.training.checking.vocabulary import GgufTokenizer
 from drkun_tui.training.data import dataset
 from drkun_tui.training.data.dataset import DEMO, prepare
 from drkun_tui.training.data.splitting import TRAIN
+from drkun_tui.training.examples import Examples
 from drkun_tui.training.faults import TrainingError
 from drkun_tui.training.history import History
+from drkun_tui.training.job import Teller
 from drkun_tui.training.protocol import Began, Failed, Finished, HeldOut, Stopped
 from drkun_tui.training.rendering import IGNORED, Example, Renderer
 from drkun_tui.training.runs import CHECKPOINTS, Runs
@@ -101,6 +105,7 @@ def test_the_adapter_says_how_it_was_made_and_belongs_to_its_base(
     assert recipe.parse(told.recipe).training.max_steps == 6
     for path in adapter.path.glob("*.*"):
         assert str(place).encode() not in path.read_bytes(), path
+    assert told.run == whole[0]
     card = (adapter.path / "README.md").read_text("utf8")
     assert "演示" in card or "demonstration" in card
     answered = json.loads(
@@ -245,6 +250,7 @@ def test_a_full_disk_at_a_checkpoint(base: Path, small_disk: Path) -> None:
         ({"base": recipe.Base(model="nowhere/none")}, "no_base"),
         ({"data": recipe.Data()}, "no_data"),
         ({"data": recipe.Data(path="/nowhere.csv")}, "data_missing"),
+        ({"base": recipe.Base(model="starter", precision="nf4")}, "nf4_needs_gpu"),
     ],
 )
 def test_what_cannot_begin_is_refused_at_once(base: Path, changes: dict[str, Any], kind: str) -> None:
@@ -254,7 +260,7 @@ def test_what_cannot_begin_is_refused_at_once(base: Path, changes: dict[str, Any
     assert caught.value.hint
 
 
-def test_an_adapter_is_never_overwritten(whole: tuple[str, History]) -> None:
+def test_an_adapter_is_never_overwritten_and_no_base(whole: tuple[str, History]) -> None:
     end = whole[1].end
     assert isinstance(end, Finished)
     name = f"drkun/{Path(end.folder).name}"
@@ -262,8 +268,77 @@ def test_an_adapter_is_never_overwritten(whole: tuple[str, History]) -> None:
     with pytest.raises(DrkunError) as caught:
         preflight.check(named, Settings())
     assert caught.value.kind == "adapter_exists"
+    onto = msgspec.structs.replace(small(), base=recipe.Base(model=end.folder))
+    with pytest.raises(DrkunError) as caught:
+        preflight.check(onto, Settings())
+    assert caught.value.kind == "not_trainable"
     # A name of the program's own choosing steps aside.
     assert preflight.check(small(), Settings()).recipe.adapter.name != name
+
+
+def test_an_adapter_that_a_run_will_make_is_taken(base: Path) -> None:
+    first = preflight.check(small(), Settings()).recipe
+    folder = Runs().make(first)
+    second = preflight.check(small(), Settings()).recipe
+    assert second.adapter.name != first.adapter.name
+    # A name of one's own may be used again as long as no other run is at work on it.
+    assert preflight.check(first, Settings()).recipe == first
+    detached.Reporter(folder).state("training")
+    with pytest.raises(DrkunError) as caught:
+        preflight.check(first, Settings())
+    assert caught.value.kind == "adapter_promised"
+    assert folder.name in caught.value.message
+    detached.remove(folder)
+
+
+def test_a_run_finds_its_data_from_every_folder(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "rows.jsonl").write_bytes(DEMO.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    made = msgspec.structs.replace(small(), data=recipe.Data(path="rows.jsonl"))
+    assert preflight.check(made, Settings()).recipe.data.path == str(tmp_path / "rows.jsonl")
+
+
+def test_a_run_ends_with_the_data_that_it_began_with(base: Path, tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_bytes(DEMO.read_bytes())
+    teller, renderer = Teller(None), Renderer(base_model.tokenizer_of(base))
+    made = msgspec.structs.replace(small(), data=recipe.Data(path=str(file), held_out_most=3))
+    first = Examples(made, tmp_path / "data", renderer, teller)
+    edited = b"".join(DEMO.read_bytes().splitlines(keepends=True)[:20])
+    for happens in (lambda: file.write_bytes(edited), file.unlink):
+        happens()
+        again = Examples(made, tmp_path / "data", renderer, teller)
+        assert again.prepared == first.prepared
+        assert again.train[:] == first.train[:]
+    (tmp_path / "data" / dataset.SUMMARY).unlink()
+    with pytest.raises(DrkunError):
+        Examples(made, tmp_path / "data", renderer, teller)
+
+
+def test_the_disk_that_a_run_takes_is_told(
+    base: Path, place: Path, whole: tuple[str, History], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready = preflight.check(small(), Settings())
+    taken = sum(file.stat().st_size for file in (Runs().root / whole[0]).rglob("*") if file.is_file())
+    assert taken / 2 < ready.disk_bytes < 3 * taken
+    assert ready.warnings == []
+    more = tmp_path / "more.jsonl"
+    more.write_bytes(DEMO.read_bytes() * 20)
+    larger = msgspec.structs.replace(small(), data=recipe.Data(path=str(more)))
+    beyond = preflight.check(larger, Settings()).disk_bytes - ready.disk_bytes
+    assert beyond > 19 * 6 * DEMO.stat().st_size
+    padded = msgspec.structs.replace(larger, training=small(packing=False).training)
+    assert preflight.check(padded, Settings()).disk_bytes < ready.disk_bytes + beyond
+
+    def full(path: Path) -> Any:
+        assert place in (path, *path.parents)
+        return SimpleNamespace(free=1 << 20)
+
+    monkeypatch.setattr(shutil, "disk_usage", full)
+    (warning,) = preflight.check(small(), Settings()).warnings
+    assert str(place / "runs") in warning
 
 
 # Rendering

@@ -14,6 +14,7 @@ import pytest
 pytest.importorskip("trl")
 
 from safetensors import safe_open
+from safetensors.torch import load_file
 
 from drkun_tui.jobs import detached
 from drkun_tui.training import checkpoints, runs
@@ -89,7 +90,7 @@ def test_a_run_that_is_killed_while_it_starts(whole: tuple[str, History]) -> Non
 KILLED = """
     import os, signal, sys
     from pathlib import Path
-    from drkun_tui.training import callback, checkpoints, job
+    from drkun_tui.training import adapter, callback, checkpoints, job, sft
     from drkun_tui.training.trainer import RunTrainer
 
     def killed(self, *arguments, **options):
@@ -101,7 +102,7 @@ KILLED = """
     OWNER.NAME = killed
     sys.exit(job.run(Path(sys.argv[1])))
 """
-"""The trainer, which dies in its second checkpoint."""
+"""The trainer, which dies where it is told."""
 
 
 @pytest.mark.parametrize(
@@ -134,6 +135,37 @@ def test_a_run_that_is_killed_while_it_saves(
     told = history(id)
     assert (told.saved, told.step) == (2, 4)
     goes_on_as_if_nothing_had_happened(id, whole[1])
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [
+        # The adapter is half written, and not yet in its place.
+        ("adapter", "card"),
+        # It is in its place, and nobody has been told.
+        ("sft", "_finish"),
+    ],
+)
+def test_a_run_that_is_killed_while_it_finishes(
+    whole: tuple[str, History], child: MakeChild, monkeypatch: pytest.MonkeyPatch, owner: str, name: str
+) -> None:
+    source = KILLED.replace("OWNER", owner).replace("NAME", name).replace("WHEN", "True")
+    with monkeypatch.context() as killing:
+        killing.setattr(runs, "JOB", child(source))
+        id = begin(small())
+    died(id)
+    assert state_of(id).phase == "finishing"
+    assert whole_checkpoints(id) == [4, 6]
+    goes_on_as_if_nothing_had_happened(id, whole[1])
+    assert whole_checkpoints(id) == [4, 6]
+    told = history(id)
+    assert isinstance(told.end, Finished) and isinstance(whole[1].end, Finished)
+    assert (told.end.step, told.end.held_out_loss) == (6, whole[1].end.held_out_loss)
+    made, undisturbed = (
+        load_file(Path(end.folder) / "adapter_model.safetensors") for end in (told.end, whole[1].end)
+    )
+    assert made.keys() == undisturbed.keys()
+    assert all(made[tensor].equal(undisturbed[tensor]) for tensor in made)
 
 
 SHORT_OF_MEMORY = """
@@ -172,3 +204,95 @@ def test_too_little_memory_halves_the_batch_once(
         assert run.error is not None
         assert (run.phase, run.error.kind) == ("failed", "out_of_memory")
         assert whole_checkpoints(id) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
+def test_too_little_memory_for_the_smallest_batch(
+    base: Path, child: MakeChild, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "JOB", child(SHORT_OF_MEMORY.replace("ROOM", "1")))
+    id = begin(small(batch_size=1, max_steps=2, context_length=512, evaluate_every=0, sample_every=0))
+    ended(id)
+    error = asyncio.run(Runs().get(id)).error
+    assert error is not None
+    assert error.kind == "out_of_memory_once"
+
+
+SHORT_ONCE = """
+    import sys, torch
+    from pathlib import Path
+    from drkun_tui.training import job, sft
+    from drkun_tui.training.trainer import RunTrainer
+
+    def short(*arguments):
+        OWNER.NAME = before
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    before = OWNER.NAME
+    OWNER.NAME = short
+    sys.exit(job.run(Path(sys.argv[1])))
+"""
+"""The trainer, for which a GPU's memory is not enough once."""
+
+
+def test_too_little_memory_for_the_base(
+    base: Path, child: MakeChild, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "JOB", child(SHORT_ONCE.replace("OWNER", "sft").replace("NAME", "_by_peft")))
+    id = begin(small())
+    ended(id)
+    error = asyncio.run(Runs().get(id)).error
+    assert error is not None
+    assert (error.kind, "starter" in error.message) == ("out_of_memory_base", True)
+
+
+def test_too_little_memory_while_it_saves_is_no_fault_of_the_disk(
+    base: Path, child: MakeChild, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = SHORT_ONCE.replace("OWNER", "RunTrainer").replace("NAME", "_save_optimizer_and_scheduler")
+    monkeypatch.setattr(runs, "JOB", child(source))
+    id = begin(small(max_steps=1, evaluate_every=0, sample_every=0))
+    told = ended(id)
+    assert isinstance(told.end, Finished), told.end
+    assert "half_batch" in [warned.kind for warned in told.warnings]
+
+
+NO_UNSLOTH = """
+    import sys
+    from pathlib import Path
+    from drkun_tui.training import job, sft
+
+    # As on a machine with a GPU.
+    sft._backend = lambda recipe: ("unsloth", "")
+    sys.exit(job.run(Path(sys.argv[1])))
+"""
+"""The trainer where unsloth is installed."""
+
+REFUSES = """
+class FastLanguageModel:
+    @staticmethod
+    def from_pretrained(**options):
+        raise RuntimeError("Unsloth: this architecture is not supported")
+"""
+
+
+@pytest.mark.parametrize(
+    ("unsloth", "reason"),
+    [("raise ImportError('needs another PyTorch')", "another PyTorch"), (REFUSES, "this architecture")],
+)
+def test_peft_trains_where_unsloth_does_not(
+    base: Path,
+    tmp_path: Path,
+    child: MakeChild,
+    monkeypatch: pytest.MonkeyPatch,
+    unsloth: str,
+    reason: str,
+) -> None:
+    monkeypatch.setattr(runs, "JOB", child(NO_UNSLOTH))
+    (tmp_path / "modules" / "unsloth.py").write_text(unsloth)
+    told = ended(begin(small(max_steps=1, evaluate_every=0, sample_every=0)))
+    assert isinstance(told.end, Finished), told.end
+    (warned,) = [each for each in told.warnings if each.kind == "no_unsloth"]
+    assert reason in str(warned.values["reason"])
+    assert told.planned is not None
+    assert told.planned.backend == "peft"

@@ -48,8 +48,11 @@ def test_how_many_tokens_a_run_sees() -> None:
     assert pace.tokens_seen(packed, None) == 10 * 8 * 512
     padded = msgspec.structs.replace(packed, training=msgspec.structs.replace(packed.training, packing=False))
     assert pace.tokens_seen(padded, COUNTED) == 10 * 8 * 120
-    assert pace.tokens_seen(padded, None) == 0
-    assert pace.expected(padded, Shape(weight_bytes=1), None) is None
+    # By the lines of the file.
+    assert 10 * 8 * 60 < pace.tokens_seen(padded, None) < 10 * 8 * 200
+    unknown = msgspec.structs.replace(padded, data=recipe.Data(hub="somebody/dialogues"))
+    assert pace.tokens_seen(unknown, None) == 0
+    assert pace.expected(unknown, Shape(weight_bytes=1), None) is None
 
 
 def test_how_many_tokens_are_looked_at() -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from textual import events
@@ -36,6 +38,7 @@ from tests.conftest import MakeChild
 from tests.data_files import answer, pairs, question, write_lines
 from tests.gguf_files import lora
 from tests.hub_server import HubServer, serving
+from tests.test_hardware import FakeNvml
 from tests.ui_helpers import Chat, chat, flat, settings_on_disk
 
 ENDLESS = {"total": 40, "wait_at": 25}
@@ -137,6 +140,33 @@ async def test_a_killed_run_is_failed_with_its_remedy_and_resumes_without_double
         told = [event.step for event in detached.events(folder, decode) if isinstance(event, Step)]
         assert len(told) == 25 + 30  # it went on from the checkpoint of step 10
         assert flat(t("training.died")) not in it.seen("#run-head")
+
+
+class BusyNvml(FakeNvml):
+    """One card, at work."""
+
+    def nvmlDeviceGetUtilizationRates(self, handle: Any, busy: Any) -> int:  # noqa: N802
+        busy._obj.gpu = 97
+        return 0
+
+
+async def test_the_gpu_is_watched_while_a_run_is_at_work_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    nvml, load = BusyNvml(), ctypes.CDLL
+    monkeypatch.setattr(
+        ctypes, "CDLL", lambda name, *rest, **more: nvml if "nv" in str(name) else load(name, *rest, **more)
+    )
+    monkeypatch.setattr("drkun_tui.ui.screens.training.GPU_EVERY_S", 0.05)
+    await started("drkun/on_cpu", **ENDLESS)
+    await started("drkun/on_gpu", device="NVIDIA Made Up", **ENDLESS)
+    async with chat(loaded=False) as it:
+        await at_training(it, "25 / 40")
+        await it.until(lambda: "97%" in it.seen("#numbers"))
+        await it.press("down")
+        await it.until(lambda: "97%" not in it.seen("#numbers"))
+        await it.press("home")
+        await it.until(lambda: "97%" in it.seen("#numbers"))
+        await it.press("s")
+        await it.until(lambda: "97%" not in it.seen("#numbers"))
 
 
 async def test_what_a_model_says_reaches_the_screen_cleaned() -> None:

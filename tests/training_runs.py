@@ -30,8 +30,8 @@ CHILD = """
     saved = int(saved_file.read_text()) if saved_file.exists() else 0
     reporter.state("training")
     say(p.Prepared(rows=120, held_out=12, tokens=9000, trained_tokens=4000))
-    say(p.Planned(backend="peft", device="CPU", total_steps=plan["total"], rows_per_step=4.0, batch_size=4,
-                  gradient_accumulation=1, trainable_parameters=1000, parameters=100000))
+    say(p.Planned(backend="peft", device=plan["device"], total_steps=plan["total"], rows_per_step=4.0,
+                  batch_size=4, gradient_accumulation=1, trainable_parameters=1000, parameters=100000))
     say(p.Began(step=saved))
     for step in range(saved + 1, plan["total"] + 1):
         loss = plan["bias"] + 3 * math.exp(-4 * step / plan["total"]) + 0.2 * math.sin(step * 1.7)
@@ -76,8 +76,9 @@ def put(name: str, **plan: object) -> Path:
     )
     (folder / runs.RECIPE).write_text(recipe.dump(made), "utf8")
     whole = {
-        "total": 40, "bias": 1.0, "save_at": 10, "wait_at": 10**9, "adapter": str(folder / "none"),
-        "question": QUESTION, "thinking": "先想一想。", "answer": "可以适量服用。", **plan,
+        "total": 40, "device": "CPU", "bias": 1.0, "save_at": 10, "wait_at": 10**9,
+        "adapter": str(folder / "none"), "question": QUESTION, "thinking": "先想一想。",
+        "answer": "可以适量服用。", **plan,
     }  # fmt: skip
     (folder / "plan.json").write_text(json.dumps(whole), "utf8")
     return folder

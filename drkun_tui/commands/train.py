@@ -13,6 +13,7 @@ from drkun_tui import paths, settings
 from drkun_tui.commands.following import StatusLine, on_interrupt
 from drkun_tui.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_INTERRUPTED, DrkunError
 from drkun_tui.i18n import set_language, t
+from drkun_tui.library.fit import size_text
 from drkun_tui.training import pace
 from drkun_tui.training import recipe as recipes
 from drkun_tui.training.memory import GIB
@@ -48,7 +49,8 @@ def run(arguments: argparse.Namespace) -> int:
         preflight = check(read(arguments.recipe), chosen)
         recipe = preflight.recipe
         need, free = preflight.memory_bytes / GIB, preflight.available_bytes / GIB
-        _tell(t("train.before", base=preflight.base.name, need=f"{need:.1f}", free=f"{free:.1f}"))
+        disk = size_text(preflight.disk_bytes)
+        _tell(t("train.before", base=preflight.base.name, need=f"{need:.1f}", free=f"{free:.1f}", disk=disk))
         if (shape := preflight.base.shape) and (lasts := pace.expected(recipe, shape)):
             label = "measured" if lasts.measured else "estimated"
             _tell(t(f"train.time_{label}", time=duration(lasts.seconds)))
@@ -91,15 +93,22 @@ async def _train(recipe: Recipe | None, arguments: argparse.Namespace) -> int:
     try:
         async for event, _ in runs.follow(found.id, offset):
             shown.add(event)
-            if isinstance(event, Failed):
-                raise error_of(event.kind, event.values)
-            if isinstance(event, Stopped):
-                told = t("train.stopped", step=event.step)
-                raise DrkunError("stopped", told, t("train.stopped_hint", id=found.id), EXIT_INTERRUPTED)
+            if (error := unfinished(event, found.id)) is not None:
+                raise error
     finally:
         asking.cancel()
         shown.end()
     return EXIT_DONE
+
+
+def unfinished(event: Event, id: str) -> DrkunError | None:
+    """Why the run of this id has ended without an adapter; None where the event is no such end."""
+    if isinstance(event, Failed):
+        return error_of(event.kind, event.values)
+    if isinstance(event, Stopped):
+        told = t("train.stopped", step=event.step)
+        return DrkunError("stopped", told, t("train.stopped_hint", id=id), EXIT_INTERRUPTED)
+    return None
 
 
 def _tell(text: str) -> None:

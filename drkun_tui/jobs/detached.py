@@ -105,6 +105,8 @@ class Reporter:
             self._lock.acquire(timeout=HAND_OVER_S, poll_interval=0.02)
         except filelock.Timeout:
             raise RunsAlreadyError from None
+        # It was asked of the process before, whoever has started this one.
+        (folder / _STOP).unlink(missing_ok=True)
         self._events = (folder / _EVENTS).open("ab", buffering=0)
         if _is_torn(folder / _EVENTS):
             self._events.write(b"\n")
@@ -239,7 +241,6 @@ async def start(module: str, folder: Path) -> None:
 def _spawn(module: str, folder: Path) -> subprocess.Popen[bytes]:
     _forget_the_dead()
     try:
-        (folder / _STOP).unlink(missing_ok=True)
         with (folder / LOG).open("wb") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", module, str(folder)],

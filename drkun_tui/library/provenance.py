@@ -39,6 +39,8 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     data_fingerprint: str = ""
     recipe: str = ""
     seed: int | None = None
+    run: str = ""
+    """The id of the run that made it."""
     versions: dict[str, str] = {}
     """Of the packages that trained it."""
     demonstration: bool = False

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from drkun_tui.library import provenance
+from drkun_tui.library.model import Model
 from drkun_tui.library.provenance import Prompt, Provenance
 from drkun_tui.training import recipe as recipes
+from drkun_tui.training.card import card
 from drkun_tui.training.history import History
-from drkun_tui.training.protocol import Planned
 from drkun_tui.training.recipe import Recipe
 
 _PACKAGES = ("torch", "transformers", "peft", "trl", "unsloth", "bitsandbytes")
@@ -23,9 +24,10 @@ def write(
     tokenizer: Any,
     target: Path,
     *,
+    run: str,
     recipe: Recipe,
+    base: Model,
     base_name: str,
-    demonstration: bool,
     reasons: bool,
     fingerprint: str,
     history: History,
@@ -35,6 +37,8 @@ def write(
     Args:
         model: a PEFT model.
         target: the folder; it does not exist.
+        run: the id of the run.
+        base: what was trained on.
         base_name: what the base is called in the library; a path of this machine would mean nothing
             elsewhere.
         reasons: did the examples have reasoning?
@@ -44,7 +48,7 @@ def write(
     Raises:
         OSError: it cannot be written.
     """
-    aside = target.with_name(f".{target.name}.unfinished")
+    aside = target.with_name(f".{target.name}.{run}.unfinished")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     try:
@@ -57,15 +61,17 @@ def write(
         tags = ("<思考>", "</思考>") if named else ("<think>", "</think>")
         told = Provenance(
             base_model=base_name,
+            base_revision=revision_of(base),
             prompt=Prompt(template=named, system=recipe.data.system, thinking_tags=tags if reasons else None),
             data_fingerprint=fingerprint,
             recipe=recipes.dump(recipe),
             seed=recipe.training.seed,
+            run=run,
             versions=_versions(),
-            demonstration=demonstration,
+            demonstration=base.demonstration,
         )
         provenance.write(aside, told)
-        (aside / "README.md").write_text(card(recipe, base_name, history, demonstration), "utf8")
+        (aside / "README.md").write_text(card(recipe, base, base_name, history), "utf8")
         aside.replace(target)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -77,13 +83,18 @@ def trained_weights(model: Any) -> dict[str, Any]:
     return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
 
 
-def is_of(target: Path, recipe: Recipe) -> bool:
-    """Was the adapter in this folder made by this very recipe?"""
+def revision_of(base: Model) -> str:
+    """The commit of the base where its place tells it, as in the cache of Hugging Face's hub; else ""."""
+    return base.path.name if base.path.parent.name == "snapshots" else ""
+
+
+def is_of(target: Path, run: str) -> bool:
+    """Was the adapter in this folder made by this very run?"""
     try:
         told = provenance.read(target)
     except ValueError:
         return False
-    return told is not None and told.recipe == recipes.dump(recipe)
+    return told is not None and told.run == run
 
 
 def _versions() -> dict[str, str]:
@@ -94,63 +105,3 @@ def _versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
-
-
-def _trained_through(planned: Planned) -> str:
-    return f"{planned.backend}, on {planned.device}{', the base sharded' if planned.sharded else ''}"
-
-
-def card(recipe: Recipe, base_name: str, history: History, demonstration: bool) -> str:
-    """The model card, Markdown with the hubs' metadata on top; it names no path of this machine."""
-    data = recipe.data
-    hub = f"{provenance.public_data(data.hub)} {data.config}".strip()
-    source = hub if data.hub else provenance.last_part(data.path)
-    training, adapter, planned = recipe.training, recipe.adapter, history.planned
-    rows = [
-        ("base model", base_name),
-        ("data", source),
-        ("rank, alpha, dropout", f"{adapter.rank}, {adapter.alpha}, {adapter.dropout:g}"),
-        ("layers", ", ".join(adapter.targets)),
-        ("optimizer steps", str(history.step)),
-        (
-            "learning rate",
-            f"{training.learning_rate:g}, {training.scheduler}, warm-up {training.warmup_steps}",
-        ),
-        ("optimizer", f"{training.optimizer}, weight decay {training.weight_decay:g}"),
-        ("context length", f"{training.context_length}{', packed' if training.packing else ''}"),
-        ("seed", str(training.seed)),
-    ]
-    if history.prepared:
-        told = history.prepared
-        rows.append(("examples", f"{told.rows}, and {told.held_out} held out"))
-        rows.append(("tokens", f"{told.tokens}, of which {told.trained_tokens} in responses"))
-    if planned:
-        rows.append(("examples in a step", f"{planned.rows_per_step:.1f}"))
-        rows.append(("trained through", _trained_through(planned)))
-    if history.steps:
-        rows.append(
-            ("loss, first to last step", f"{history.steps[0].loss:.3f} to {history.steps[-1].loss:.3f}")
-        )
-    table = "\n".join(f"| {name} | {value} |" for name, value in rows)
-    looked = "\n".join(f"| {told.step} | {told.loss:.4f} |" for told in history.held_out)
-    curve = f"\n## Held-out response loss\n\n| step | loss |\n| --- | --- |\n{looked}\n" if looked else ""
-    warning = "\nThe base is a demonstration model; so is this.\n" if demonstration else ""
-    return f"""---
-base_model: {json.dumps(base_name)}
-library_name: peft
-pipeline_tag: text-generation
-tags: [lora, medical]
----
-
-# {adapter.name.rpartition("/")[2]}
-
-A LoRA for {base_name}, fine-tuned on medical dialogues. Its answers are a model's and no medical advice.
-{warning}
-The licences of the base model and of the data apply.
-
-## Settings
-
-| | |
-| --- | --- |
-{table}
-{curve}"""

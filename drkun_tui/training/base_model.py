@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +82,16 @@ def _add_tags(tokenizer: Any, gguf: Path) -> None:
     )
 
 
+def computes_bf16() -> bool:
+    """Does the GPU compute in bfloat16 itself? Older ones only emulate it, many times slower than float16."""
+    import torch
+
+    asked: Callable[..., bool] = torch.cuda.is_bf16_supported
+    # PyTorch before 2.4 cannot be asked otherwise.
+    own = "including_emulation" in inspect.signature(asked).parameters
+    return asked(including_emulation=False) if own else asked()
+
+
 def precision(recipe: Recipe) -> str:
     """``nf4``, ``bf16``, ``fp16`` or ``fp32``: the recipe's, or what suits this machine."""
     import torch
@@ -88,7 +100,7 @@ def precision(recipe: Recipe) -> str:
     if recipe.base.precision == "nf4" and not on_gpu:
         raise TrainingError("nf4_needs_gpu")
     kind = memory.precision(recipe, on_gpu=on_gpu)
-    if kind == "bf16" and recipe.base.precision == "auto" and not torch.cuda.is_bf16_supported():
+    if kind == "bf16" and recipe.base.precision == "auto" and not computes_bf16():
         return "fp16"
     return kind
 
@@ -109,9 +121,7 @@ def load(folder: Path, recipe: Recipe) -> Any:
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     kind = precision(recipe)
-    half = (
-        torch.bfloat16 if not torch.cuda.is_available() or torch.cuda.is_bf16_supported() else torch.float16
-    )
+    half = torch.bfloat16 if not torch.cuda.is_available() or computes_bf16() else torch.float16
     named = {"nf4": half, "bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
     options: dict[str, Any] = {"dtype": named[kind]}
     if is_sharded(recipe):

@@ -149,9 +149,13 @@ class RunCallback(TrainerCallback):
 
     def _tell_step(self, made: _Made) -> None:
         loss, norm = made.figures.tolist()
+        if math.isfinite(loss) and not math.isfinite(norm) and self._trainer.skips:
+            norm = 0.0
         if not (math.isfinite(loss) and math.isfinite(norm)):
             rate = f"{self._training.learning_rate:g}"
-            raise TrainingError("diverged", step=made.step, learning_rate=rate, saved=self._history.saved)
+            saved = self._history.saved
+            kind = "diverged" if saved else "diverged_unsaved"
+            raise TrainingError(kind, step=made.step, learning_rate=rate, saved=saved)
         count = made.step - self._first_step
         again = self._aside_s - self._first_look_s
         if made.arrived is not None and self._begun is not None:
@@ -202,7 +206,10 @@ class RunCallback(TrainerCallback):
 
     def _look(self, step: int) -> None:
         if self._trainer.eval_dataset is not None and self._training.evaluate_every:
-            self._tell(HeldOut(step=step, loss=self._trainer.held_out_loss()))
+            loss = self._trainer.held_out_loss()
+            self._tell(HeldOut(step=step, loss=loss))
+            if self._training.report_to:
+                self._trainer.log({"eval_loss": loss})
 
     def _show(self, step: int) -> None:
         prompt = self._renderer.render(self._sample).prompt

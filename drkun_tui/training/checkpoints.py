@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -19,6 +20,12 @@ class Checkpoint:
 
     path: Path
     step: int
+
+    @property
+    def is_last(self) -> bool:
+        """Was it written behind the run's last step? Then there is nothing left to train."""
+        told = json.loads((self.path / "trainer_state.json").read_text("utf8"))
+        return bool(told["global_step"] >= told["max_steps"])
 
 
 def all_of(folder: Path) -> list[Checkpoint]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import pyarrow.compute as pc
 from datasets import Dataset
 
 from drkun_tui.training import tokens
-from drkun_tui.training.data.dataset import prepare
+from drkun_tui.training.data.dataset import SUMMARY, prepare
 from drkun_tui.training.data.splitting import HELD_OUT, TRAIN
-from drkun_tui.training.data.summary import StoppedError
+from drkun_tui.training.data.summary import StoppedError, Summary
 from drkun_tui.training.faults import StopRequested
 from drkun_tui.training.protocol import Prepared, Values, Warned
 from drkun_tui.training.recipe import Recipe
@@ -49,10 +50,13 @@ class Examples:
         def stopped() -> bool:
             return teller.stop_requested
 
-        try:
-            summary = prepare(options, folder, recipe.training.seed, unheard, stopped)
-        except StoppedError as error:
-            raise StopRequested from error
+        # What the run has begun with it ends with, whatever has become of the files.
+        summary = _found(folder)
+        if summary is None:
+            try:
+                summary = prepare(options, folder, recipe.training.seed, unheard, stopped)
+            except StoppedError as error:
+                raise StopRequested from error
         made = f"{summary.fingerprint[:12]}-{options.template}-{length}"
 
         def read(name: str) -> tuple[Dataset, int]:
@@ -74,6 +78,15 @@ class Examples:
             dropped=summary.dropped,
             fingerprint=summary.fingerprint,
         )
+
+
+def _found(folder: Path) -> Summary | None:
+    """What the run has prepared before, if it is whole and usable: files without a summary are not."""
+    try:
+        told = msgspec.json.decode((folder / SUMMARY).read_bytes(), type=Summary)
+    except (OSError, msgspec.DecodeError):
+        return None
+    return told if told.usable else None
 
 
 def _sum(examples: Dataset, column: str) -> int:

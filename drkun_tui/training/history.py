@@ -74,7 +74,8 @@ class History:
             self.end = event
 
     def _forget_after(self, step: int) -> None:
-        self.end = None
+        # It goes on from its newest checkpoint, which may have been whole before anybody was told.
+        self.end, self.saved = None, step
         self.steps = [told for told in self.steps if told.step <= step]
         # A run that begins anew looks at the loss before its first step again.
         self.held_out = [told for told in self.held_out if step and told.step <= step]

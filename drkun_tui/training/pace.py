@@ -76,11 +76,12 @@ def tokens_seen(recipe: Recipe, tokens: Tokens | None) -> float:
     training = recipe.training
     in_step = _sequences(recipe)
     if training.epochs:
-        whole = tokens.total if tokens else _bytes(recipe) / BYTES_PER_TOKEN
+        whole = tokens.total if tokens else source_bytes(recipe) / BYTES_PER_TOKEN
         return whole * (1 - recipe.data.held_out) * training.epochs
     if training.packing:
         return training.max_steps * in_step * training.context_length
-    return training.max_steps * in_step * tokens.total / max(tokens.examples, 1) if tokens else 0
+    each = tokens.total / max(tokens.examples, 1) if tokens else _row_tokens(recipe)
+    return training.max_steps * in_step * each
 
 
 def looked_at(recipe: Recipe, seen: float, tokens: Tokens | None) -> float:
@@ -93,7 +94,7 @@ def looked_at(recipe: Recipe, seen: float, tokens: Tokens | None) -> float:
     training, data = recipe.training, recipe.data
     if not training.evaluate_every:
         return 0
-    whole = tokens.total if tokens else _bytes(recipe) / BYTES_PER_TOKEN
+    whole = tokens.total if tokens else source_bytes(recipe) / BYTES_PER_TOKEN
     share = min(data.held_out, data.held_out_most / max(tokens.examples, 1)) if tokens else data.held_out
     length = training.context_length if training.packing else 0
     if not length and tokens:
@@ -138,14 +139,34 @@ def _measured(recipe: Recipe) -> Step | None:
     return None
 
 
-def _bytes(recipe: Recipe) -> int:
+def source_bytes(recipe: Recipe) -> int:
+    """Of the files with the dialogues; 0 where nobody can tell, as of a hub's data set."""
+    return sum(file.stat().st_size for file in _files(recipe))
+
+
+def _files(recipe: Recipe) -> list[Path]:
     path = Path(recipe.data.path).expanduser()
     if recipe.data.path == "demo":
         path = Path(__file__).with_name("demo.jsonl")
     if not recipe.data.path or not path.exists():
-        return 0
-    files = path.rglob("*") if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files if file.is_file())
+        return []
+    return [file for file in sorted(path.rglob("*") if path.is_dir() else [path]) if file.is_file()]
+
+
+_HEAD = 1 << 16
+"""Bytes of a file by which its rows are taken to be alike."""
+
+
+def _row_tokens(recipe: Recipe) -> float:
+    """Tokens of an example that nobody has counted, by the lines at the beginning of a file; 0 where a row is
+    no line."""
+    for file in _files(recipe):
+        if file.suffix.lower() in (".csv", ".tsv", ".jsonl"):
+            with file.open("rb") as lines:
+                head = lines.read(_HEAD)
+            if rows := head.count(b"\n"):
+                return min(len(head) / rows / BYTES_PER_TOKEN, recipe.training.context_length)
+    return 0
 
 
 def _rate() -> float:

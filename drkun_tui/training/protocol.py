@@ -50,6 +50,11 @@ class Planned(msgspec.Struct, frozen=True, tag="planned", kw_only=True):
     trainable_parameters: int
     parameters: int
 
+    @property
+    def on_gpu(self) -> bool:
+        """Does it train on a GPU?"""
+        return not self.device.endswith("CPU")
+
 
 class Began(msgspec.Struct, frozen=True, tag="began", kw_only=True):
     """Training goes on behind this step, in this process or after a shortage of memory. What was told of
@@ -66,6 +71,7 @@ class Step(msgspec.Struct, frozen=True, tag="step", kw_only=True):
     """Mean over the trained tokens of the step, in nats."""
     learning_rate: float
     grad_norm: float = 0.0
+    """Before it was clipped; 0 where float16 could not hold the gradient and the step was left out."""
     epoch: float
     tokens: int
     """Seen since the very first step, prompts included, padding not."""

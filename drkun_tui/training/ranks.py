@@ -21,6 +21,9 @@ from drkun_tui.errors import DrkunError
 from drkun_tui.training.faults import StopRequested, TrainingError
 from drkun_tui.training.recipe import Recipe
 
+_TIED = "DRKUN_ENDS_WITH_STDIN"
+"""Set for those that `others` starts, whose standard input ends with the first process."""
+
 GRACE_S = 2.0
 """How long one process may outlive another before that is a fault."""
 
@@ -77,7 +80,7 @@ def others(module: str, folder: Path, count: int, on_death: Callable[[int], None
     started = [
         subprocess.Popen(
             [sys.executable, "-m", module, str(folder)],
-            env={**os.environ, **shared, "RANK": str(number), "LOCAL_RANK": str(number)},
+            env={**os.environ, **shared, "RANK": str(number), "LOCAL_RANK": str(number), _TIED: "1"},
             # It ends when this end of it is closed, by us or by our death.
             stdin=subprocess.PIPE,
         )
@@ -126,7 +129,9 @@ def _death(started: list[subprocess.Popen[bytes]]) -> int:
 
 
 def end_with_the_first() -> None:
-    """In one of the others: end when the first process does."""
+    """In one that the first process has started: end when that does. Another launcher sees to it itself."""
+    if _TIED not in os.environ:
+        return
 
     def wait() -> None:
         # Not through the buffered stream, whose lock this thread would hold when the interpreter ends.

@@ -7,6 +7,7 @@ writes everything itself.
 from __future__ import annotations
 
 import re
+import sys
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +26,7 @@ PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
 NotNegative = Annotated[int, msgspec.Meta(ge=0)]
+Amount = Annotated[float, msgspec.Meta(ge=0, le=sys.float_info.max)]
 Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 Precision = Literal["auto", "nf4", "bf16", "fp16", "fp32"]
 Scheduler = Literal["linear", "cosine", "constant", "constant_with_warmup"]
@@ -92,7 +94,7 @@ class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     max_steps: NotNegative = 0
     """Optimizer steps. Either this or `epochs`."""
-    epochs: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    epochs: Amount = 0.0
     batch_size: Count = 2
     """Sequences at once; with `packing` each is filled with several examples."""
     gradient_accumulation: Count = 4
@@ -102,12 +104,12 @@ class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     sharding: Sharding = "auto"
     """``full``: each GPU holds its part of the base (FSDP), ``none``: each holds all of it. ``auto`` is full
     where one GPU cannot hold the base and all of them together can."""
-    learning_rate: Annotated[float, msgspec.Meta(gt=0)] = 2e-4
+    learning_rate: Annotated[float, msgspec.Meta(gt=0, le=sys.float_info.max)] = 2e-4
     warmup_steps: NotNegative = 5
     scheduler: Scheduler = "linear"
     optimizer: Optimizer = "adamw_8bit"
-    weight_decay: Annotated[float, msgspec.Meta(ge=0)] = 0.01
-    max_grad_norm: Annotated[float, msgspec.Meta(ge=0)] = 1.0
+    weight_decay: Amount = 0.01
+    max_grad_norm: Amount = 1.0
     context_length: Annotated[int, msgspec.Meta(ge=64)] = 2048
     """Tokens of a sequence; longer examples are cut."""
     packing: bool = True

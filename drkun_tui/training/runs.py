@@ -23,6 +23,7 @@ from drkun_tui.jobs import detached
 from drkun_tui.jobs.roster import Kind, Roster
 from drkun_tui.library.kinds import Kinds
 from drkun_tui.training import recipe as recipes
+from drkun_tui.training.checkpoints import newest
 from drkun_tui.training.history import History
 from drkun_tui.training.protocol import ENDED, Event, Failed, Phase, decode
 from drkun_tui.training.recipe import Recipe
@@ -39,6 +40,7 @@ BEGINNING = 20
 
 _BAD_INPUT = {"no_run", "runs_still", "no_rows", "all_masked", "reasoning_lost", "adapter_exists", "no_data"}
 _BAD_INPUT |= {"data_missing", "sharding_alone", "sharding_nf4", "sharding_unsloth", "sharding_outdated"}
+_BAD_INPUT |= {"adapter_promised", "reporters_missing", "nf4_needs_gpu"}
 _NO_MODEL = {"no_base", "not_trainable", "packages_missing"}
 
 error_of = Kinds("training", _BAD_INPUT, _NO_MODEL).error_of
@@ -188,6 +190,9 @@ def _read(folder: Path) -> Run | None:
         # Told once, at the beginning, which the newest events do not reach back to.
         begun = History.of(itertools.islice(detached.events(folder, decode), BEGINNING))
         history.prepared, history.planned = begun.prepared, begun.planned
+    if (last := newest(folder / CHECKPOINTS)) is not None:
+        # It may be older than the newest events, or whole before it could be told.
+        history.saved = max(history.saved, last.step)
     phase, why = detached.standing(folder, state, ENDED)
     return Run(
         id=folder.name,

@@ -52,15 +52,19 @@ def train(recipe: Recipe, settings: Settings, folder: Path, teller: Teller) -> N
     """
     backend, why_not = _backend(recipe)
     if backend == "unsloth":
-        # It changes the other libraries, and wants to be there before they are.
-        import unsloth  # noqa: F401
+        try:
+            # It changes the other libraries, and wants to be there before they are.
+            import unsloth  # noqa: F401
+        except Exception as error:
+            # Built for other versions of the libraries, or of CUDA, it fails in many ways.
+            backend, why_not = "peft", _told(error)
     if why_not:
         teller.event(Warned(kind="no_unsloth", values={"reason": why_not}))
     teller.phase("preparing")
     base = preflight.find_base(recipe, settings)
     target = preflight.adapter_folder(recipe.adapter.name)
     if target.exists():
-        if not adapter.is_of(target, recipe):
+        if not adapter.is_of(target, folder.name):
             raise TrainingError("adapter_exists", name=recipe.adapter.name)
         # It was killed between its last act and telling of it.
         _finish(_so_far(folder), target, teller)
@@ -87,9 +91,10 @@ def train(recipe: Recipe, settings: Settings, folder: Path, teller: Teller) -> N
         trainer.model,
         tokenizer,
         target,
+        run=folder.name,
         recipe=recipe,
+        base=base,
         base_name=base_name,
-        demonstration=base.demonstration,
         reasons=data.reasons,
         fingerprint=data.prepared.fingerprint,
         history=history,
@@ -101,6 +106,10 @@ def _finish(history: History, target: Path, teller: Teller) -> None:
     last = history.held_out[-1].loss if history.held_out else None
     teller.event(Finished(step=history.step, folder=str(target), held_out_loss=last))
     teller.phase("done")
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0][:200]
 
 
 def _stop_here(teller: Teller) -> None:
@@ -141,7 +150,7 @@ def _trained(
     from drkun_tui.training.trainer import OutOfMemory, build
 
     sizes = (recipe.training.batch_size, recipe.training.gradient_accumulation)
-    model = _load(place, recipe, backend)
+    model, backend = _loaded(place, recipe, backend, teller)
     fresh = [(each, each.detach().to("cpu", copy=True)) for each in model.parameters() if each.requires_grad]
     for attempt in (1, 2):
         checkpoint = newest(folder / CHECKPOINTS)
@@ -153,13 +162,19 @@ def _trained(
         step = checkpoint.step if checkpoint else 0
         history.add(Began(step=step))
         teller.event(Began(step=step))
+        if checkpoint and checkpoint.is_last:
+            # It was killed between its last step and its adapter; Transformers would make one more.
+            trainer.load(checkpoint.path)
+            return trainer, history
         teller.phase("training")
         short = False
         try:
             trainer.train(resume_from_checkpoint=str(checkpoint.path) if checkpoint else None)
         except OutOfMemory as error:
-            if attempt == 2 or sizes[0] == 1 or ranks.world() > 1:
+            if attempt == 2:
                 raise TrainingError("out_of_memory") from error
+            if sizes[0] == 1 or ranks.world() > 1:
+                raise TrainingError("out_of_memory_once", batch_size=sizes[0]) from error
             short = True
         if short:
             sizes = (sizes[0] // 2, sizes[1] * 2)
@@ -190,31 +205,53 @@ def _so_far(folder: Path) -> History:
     return History.of(detached.events(folder, decode))
 
 
-def _load(place: Path, recipe: Recipe, backend: Backend) -> Any:
-    """The base with a fresh LoRA on it."""
-    chosen = recipe.adapter
-    if backend == "unsloth":
-        from unsloth import FastLanguageModel
+def _loaded(place: Path, recipe: Recipe, backend: Backend, teller: Teller) -> tuple[Any, Backend]:
+    """The base with a fresh LoRA on it, and what trains it: PEFT also where unsloth refuses the base."""
+    from drkun_tui.training.trainer import OutOfMemory, memory_watched
 
-        model, _ = FastLanguageModel.from_pretrained(
-            model_name=str(place),
-            max_seq_length=recipe.training.context_length,
-            load_in_4bit=base_model.precision(recipe) == "nf4",
-            local_files_only=True,
-        )
-        return FastLanguageModel.get_peft_model(
-            model,
-            r=chosen.rank,
-            lora_alpha=chosen.alpha,
-            lora_dropout=chosen.dropout,
-            target_modules=list(chosen.targets),
-            bias="none",
-            use_gradient_checkpointing="unsloth" if recipe.training.gradient_checkpointing else False,
-            random_state=recipe.training.seed,
-        )
+    try:
+        if backend == "unsloth":
+            try:
+                with memory_watched():
+                    return _by_unsloth(place, recipe), backend
+            except OutOfMemory:
+                raise
+            except Exception as error:
+                teller.event(Warned(kind="no_unsloth", values={"reason": _told(error)}))
+            gc.collect()
+        with memory_watched():
+            return _by_peft(place, recipe), "peft"
+    except OutOfMemory as error:
+        raise TrainingError("out_of_memory_base", name=recipe.base.model) from error
+
+
+def _by_unsloth(place: Path, recipe: Recipe) -> Any:
+    from unsloth import FastLanguageModel
+
+    chosen = recipe.adapter
+    model, _ = FastLanguageModel.from_pretrained(
+        model_name=str(place),
+        max_seq_length=recipe.training.context_length,
+        load_in_4bit=base_model.precision(recipe) == "nf4",
+        local_files_only=True,
+    )
+    return FastLanguageModel.get_peft_model(
+        model,
+        r=chosen.rank,
+        lora_alpha=chosen.alpha,
+        lora_dropout=chosen.dropout,
+        target_modules=list(chosen.targets),
+        bias="none",
+        use_gradient_checkpointing="unsloth" if recipe.training.gradient_checkpointing else False,
+        random_state=recipe.training.seed,
+    )
+
+
+def _by_peft(place: Path, recipe: Recipe) -> Any:
     from peft import LoraConfig, get_peft_model
     from transformers import set_seed
 
+    chosen = recipe.adapter
     # PEFT's `prepare_model_for_kbit_training` would turn embeddings and norms into 32 bits, and with them all
     # that flows between the layers; they are frozen, and good in 16.
     model = base_model.load(place, recipe)

@@ -11,7 +11,8 @@ import importlib.util
 import math
 import os
 import shutil
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from drkun_tui.training.adapter import trained_weights
+from drkun_tui.training.base_model import computes_bf16
 from drkun_tui.training.callback import RunCallback
 from drkun_tui.training.checkpoints import aside_of, written
 from drkun_tui.training.history import History
@@ -53,7 +55,20 @@ LEAST_BYTES = 1 << 20
 
 
 class OutOfMemory(Exception):  # noqa: N818  # the trainer may try again
-    """The memory was not enough for a step."""
+    """The memory was not enough for a step, or for the base."""
+
+
+@contextmanager
+def memory_watched() -> Iterator[None]:
+    """A shortage of memory in the block is `OutOfMemory`."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise OutOfMemory from error
+    except RuntimeError as error:
+        if any(words in str(error) for words in _NO_MEMORY):
+            raise OutOfMemory from error
+        raise
 
 
 def build(
@@ -87,7 +102,7 @@ def build(
         optimizer = adamw
     # It plans attention anew for each length that it meets, which takes longer than a step.
     torch.backends.cuda.enable_cudnn_sdp(False)
-    half = on_gpu and torch.cuda.is_bf16_supported()
+    half = on_gpu and computes_bf16()
     arguments = SFTConfig(
         output_dir=str(folder / CHECKPOINTS),
         per_device_train_batch_size=sizes[0],
@@ -178,6 +193,8 @@ class RunTrainer(SFTTrainer):
             try:
                 super()._save_checkpoint(model, trial)
                 self.accelerator.wait_for_everyone()
+            except torch.OutOfMemoryError:
+                raise
             except (RuntimeError, SafetensorError) as error:
                 # Writers in other languages only say in words that the disk is full, and not always.
                 full = shutil.disk_usage(aside).free < LEAST_BYTES
@@ -225,23 +242,28 @@ class RunTrainer(SFTTrainer):
         self.seen += int(inputs["input_ids"].numel() if mask is None else mask.sum())
         return super().training_step(model, inputs, *arguments, **options)
 
+    def load(self, checkpoint: Path) -> None:
+        """Put the adapter of a checkpoint in place."""
+        self._load_from_checkpoint(str(checkpoint))
+
     def train(self, *arguments: Any, **options: Any) -> Any:
         """Train to the end; a shortage of memory, in a step or in a look at the held-out loss, is
         `OutOfMemory`."""
-        try:
+        with memory_watched():
             return super().train(*arguments, **options)
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            raise OutOfMemory from error
-        except RuntimeError as error:
-            if any(words in str(error) for words in _NO_MEMORY):
-                raise OutOfMemory from error
-            raise
 
     def everywhere(self, number: int) -> int:
         """The sum over all processes of the run, which all ask at the same step."""
         if self.args.world_size == 1:
             return number
         return int(self.accelerator.reduce(torch.tensor(number, device=self.args.device), "sum"))
+
+    @property
+    def skips(self) -> bool:
+        """May a step whose gradient is no number have been left out? In float16 the scale of the loss begins
+        too high and is halved until it fits; one that has fallen below 1 was not the reason."""
+        scaler = self.accelerator.scaler
+        return scaler is not None and scaler.get_scale() >= 1
 
     def held_out_loss(self) -> float:
         """Mean over the response tokens of all held-out examples, in nats."""

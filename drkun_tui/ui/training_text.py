@@ -119,8 +119,12 @@ def _last_part(path: str) -> str:
 # Numbers
 
 
-def numbers(history: History) -> list[tuple[str, str]]:
-    """Labels and values, in the order of reading; "" is not known."""
+def numbers(history: History, gpu_percent: int | None = None) -> list[tuple[str, str]]:
+    """Labels and values, in the order of reading; "" is not known.
+
+    Args:
+        gpu_percent: of its time in which the GPU works; None is not known.
+    """
     last = history.steps[-1] if history.steps else None
     held_out = [f"{look.loss:.3f}" for look in history.held_out]
     average = smoothed(step.loss for step in history.steps[-200:])
@@ -138,12 +142,15 @@ def numbers(history: History) -> list[tuple[str, str]]:
         "grad_norm": f"{last.grad_norm:.3f}" if last else "",
         "saved": f"{history.saved:,}" if history.saved else "",
     }
+    if gpu_percent is not None:
+        values = {("gpu" if name == "memory" else name): value for name, value in values.items()}
+        values["gpu"] = f"{gpu_percent}%  {values['gpu']}".rstrip()
     return [(t(f"training_screen.number_{name}"), value or "-") for name, value in values.items()]
 
 
-def number_lines(history: History, width: int) -> list[Line]:
+def number_lines(history: History, width: int, gpu_percent: int | None = None) -> list[Line]:
     """The numbers in as many columns as have room, each of them right-aligned."""
-    shown = numbers(history)
+    shown = numbers(history, gpu_percent)
     labels = max(cell_len(label) for label, _ in shown)
     values = max(15, *(cell_len(value) for _, value in shown))
     columns = max(1, min(3, (width + 4) // (labels + values + 6)))

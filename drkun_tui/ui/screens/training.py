@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 PAINT_EVERY_S = 0.25
 """A curve that grows by a dot need not be drawn more often."""
 
+GPU_EVERY_S = 2.0
+"""How often the GPU is asked what it does."""
+
 
 class TrainingScreen(Screen[None]):
     """The runs, and beside them the highlighted one."""
@@ -85,6 +88,8 @@ class TrainingScreen(Screen[None]):
         """Those of them of which only the newest events are known."""
         self._wants_focus = True
         """Shall the list have the focus once it has a place?"""
+        self._gpu_percent: int | None = None
+        """Of its time in which the GPU works; None while the run beside the list is not at work on one."""
         self.paints = 0
         """How often the run was painted."""
 
@@ -110,6 +115,7 @@ class TrainingScreen(Screen[None]):
             self.query_one(name).can_focus = False
         self.query_one(RowList).focus()
         self.set_interval(PAINT_EVERY_S, self._paint_if_new)
+        self.set_interval(GPU_EVERY_S, self._look_at_gpu)
         self.show_runs(self.app.runs_now)
         self.app.watch_runs()
 
@@ -263,9 +269,23 @@ class TrainingScreen(Screen[None]):
             title, curves = training_text.loss_curves(history)
         self.query_one("#loss", Chart).show(title, curves, end)
         self.query_one("#rate", Chart).show(*training_text.rate_curves(history), own_end)
-        self._set("#numbers", training_text.number_lines(history, width))
+        self._set("#numbers", training_text.number_lines(history, width, self._gpu_percent))
         sample = history.samples[-1] if history.samples else None
         self._set("#sample", training_text.sample_lines(sample, width - 1))
+
+    @work(group="gpu", exclusive=True)
+    async def _look_at_gpu(self) -> None:
+        """Ask the GPU what it does, while somebody looks at a run that is at work on it."""
+        # Imported late: nobody needs it for the first frame.
+        from drkun_tui import hardware
+
+        planned, use = self._history.planned, None
+        works = any(run.running for run in self._runs if run.id == self._shown)
+        if works and planned is not None and planned.on_gpu and self.app.screen is self:
+            use = await asyncio.to_thread(hardware.gpu_use)
+        percent = use.percent if use else None
+        if percent != self._gpu_percent:
+            self._gpu_percent, self._dirty = percent, True
 
     def _set(self, name: str, lines: list[Line]) -> None:
         view = self.query_one(name, LineView)
