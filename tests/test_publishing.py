@@ -15,13 +15,14 @@ import pytest
 
 from drkun_tui import paths
 from drkun_tui.library import inventory, provenance
+from drkun_tui.library.model import Kind, Model
 from drkun_tui.library.plan import folders
 from drkun_tui.library.provenance import Prompt, Provenance
 from drkun_tui.publishing import licences, release
 from drkun_tui.publishing.faults import PublishingError
 from drkun_tui.publishing.licences import Licences
 from drkun_tui.settings import Settings
-from drkun_tui.training import adapter as training_adapter
+from drkun_tui.training import card as training_card
 from drkun_tui.training import recipe
 from drkun_tui.training.history import History
 from tests import hub_uploads, model_files
@@ -432,7 +433,8 @@ def test_a_card_of_training_names_no_folder(tmp_path: Path) -> None:
     made = recipe.parse(
         f'preset = "starter-cpu"\n[data]\npath = ""\nhub = "{tmp_path}/ward"\n[adapter]\nname = "a/b"\n'
     )
-    told = training_adapter.card(made, "org/base", History(), demonstration=False)
+    base = Model(name="org/base", kind=Kind.BASE, path=tmp_path)
+    told = training_card.card(made, base, base.name, History())
     assert "| data | ward |" in told and str(tmp_path) not in told
 
 
