@@ -356,7 +356,11 @@ def test_kill_9_in_mid_answer_loses_nothing_saved(path: Path) -> None:
         assert len(again.search("头晕")) == 1
 
 
-@pytest.mark.parametrize("writer", ["", f"{os.getpid()} another-boot:1", "999999999 x", "nonsense"])
+@pytest.mark.parametrize(
+    "writer",
+    ["", f"{os.getpid()} another-boot:1", "999999999 x", "nonsense"],
+    ids=["empty", "another boot", "nobody", "nonsense"],
+)
 def test_a_recycled_pid_is_not_the_writer(path: Path, writer: str) -> None:
     with contextlib.closing(Store(path)) as store:
         conversation = store.create_conversation()
