@@ -158,7 +158,7 @@ def test_no_memory_for_a_single_answer_is_an_error(small: Path, monkeypatch: pyt
     engine.begin(asked()[0])
     with pytest.raises(EngineError) as raised:
         engine.step()
-    assert raised.value.kind == "gpu_out_of_memory"
+    assert raised.value.kind == "gpu_out_of_memory_16_bits"
     assert engine.free == 3
 
 
