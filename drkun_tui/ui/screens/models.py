@@ -137,7 +137,8 @@ class ModelsScreen(Screen[None]):
         try:
             found = await self._scanner.look(where, self._machine, await self._speeds())
         except DrkunError as error:
-            self.query_one(Notice).fail(error)
+            if self.is_attached:  # else it has died of being left
+                self.query_one(Notice).fail(error)
             return
         rows = self._rows = await asyncio.to_thread(model_rows.rows, found.entries, self._rows)
         if not self.query(RowList):  # left meanwhile
