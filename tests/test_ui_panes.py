@@ -207,7 +207,7 @@ async def test_the_last_code_block_is_copied() -> None:
 
 
 async def test_there_is_nothing_to_copy_at_first() -> None:
-    async with chat(loaded=False) as it:
+    async with chat() as it:
         for key in ("ctrl+o", "alt+o"):
             await it.press(key)
             assert t("consult.nothing_to_copy") in it.notice()

@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO, Generic, TypeVar
+from typing import BinaryIO, Generic, Literal, TypeVar
 
 from drkun_tui.jobs.priority import give_way
 
@@ -59,7 +59,8 @@ class Job(Generic[EventT]):
         self._decode = decode
         self._log = log
         self._logs = False
-        self._closing = False
+        self._reader: Literal["", "events", "discard"] = ""
+        """Who reads the child's events; there can be only one."""
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
@@ -133,18 +134,21 @@ class Job(Generic[EventT]):
                 self._process.stdin.write(message + b"\n")
 
     async def next_event(self) -> EventT | None:
-        """The next event, or None when the child has ended; then its exit code is known. Of one that is
-        being closed nothing comes any more.
+        """The next event, or None when the child has ended; then its exit code is known. One that
+        is closed while nobody waits for an event tells no more of them.
 
         Safe to cancel: what was not returned comes with the next call.
         """
         if self._process is None or self._process.stdout is None:
             return None
-        if self._closing:
-            await self._discard()
+        if self._reader == "discard":
             await self._ends_within(math.inf)
             return None
-        line = await self._process.stdout.readline()
+        self._reader = "events"
+        try:
+            line = await self._process.stdout.readline()
+        finally:
+            self._reader = ""
         # A child that was killed while it wrote leaves a torn last line.
         if line.endswith(b"\n"):
             return self._decode(line)
@@ -155,7 +159,6 @@ class Job(Generic[EventT]):
         """End the child: its input ends, then it is killed if it has not gone within `patience_s`."""
         if self._process is None or not self.running:
             return
-        self._closing = True
         if self._process.stdin:
             self._process.stdin.close()
         discard = asyncio.ensure_future(self._discard())
@@ -180,10 +183,10 @@ class Job(Generic[EventT]):
 
     async def _discard(self) -> None:
         """Read what nobody wants any more; whoever still waits for an event reads instead."""
-        if self._process and self._process.stdout:
-            with contextlib.suppress(RuntimeError):
-                while await self._process.stdout.read(LINE_LIMIT):
-                    pass
+        if self._process and self._process.stdout and not self._reader:
+            self._reader = "discard"
+            while await self._process.stdout.read(LINE_LIMIT):
+                pass
 
 
 def ended_by(exit_code: int | None) -> str:

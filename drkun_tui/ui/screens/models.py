@@ -148,7 +148,8 @@ class ModelsScreen(Screen[None]):
         try:
             found = await self._scanner.look(folders(settings), self._room, await self._speeds(), wish)
         except DrkunError as error:
-            self.query_one(Notice).fail(error)
+            if self.is_attached:  # else it has died of being left
+                self.query_one(Notice).fail(error)
             return
         rows = self._rows = await asyncio.to_thread(model_rows.rows, found.entries, self._rows)
         if not self.query(RowList):  # left meanwhile
