@@ -1,4 +1,4 @@
-"""What an export looks at on models made by hand: memory, end tokens, adapters that are more than pairs."""
+"""What an export looks at on models made by hand: memory and end tokens."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ from safetensors.torch import save_file
 
 from drkun_tui import hardware, paths
 from drkun_tui.errors import DrkunError
-from drkun_tui.publishing import convert, converters, preflight
+from drkun_tui.publishing import convert, preflight
 from drkun_tui.settings import Settings
-from tests import model_files, publishing_files
-from tests import transformers_models as models
+from tests import model_files
 
 WIDTH = 64
 
@@ -55,19 +54,3 @@ def test_an_answer_ends_with_the_tokenizer_s_token_where_that_is_one_of_several(
 ) -> None:
     (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": told}))
     assert convert.end_of_answer(tmp_path, own) == end
-
-
-def test_a_gguf_lora_holds_no_whole_weights(
-    home: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("LC_ALL", "en_US.UTF-8")
-    monkeypatch.setenv(converters.SOURCE, str(publishing_files.source(request.config.cache)))
-    models.quiet()
-    base = models.random_model(paths.model_store() / "org" / "base", "qwen3", models.starter(tmp_path))
-    adapter = models.lora(paths.model_store() / "org" / "whole", base, modules_to_save=["norm"])
-    config = json.loads((adapter / "adapter_config.json").read_text())
-    config["base_model_name_or_path"] = "org/base"
-    (adapter / "adapter_config.json").write_text(json.dumps(config))
-    error = publishing_files.refused("org/whole", "--type", "lora")
-    assert error["kind"] == "lora_has_weights" and "norm" in error["message"]
-    assert not list(paths.model_store().rglob("*.gguf")) and not list(paths.model_store().glob(".export-*"))

@@ -145,6 +145,18 @@ def test_what_broke_off_goes_on_and_sends_nothing_twice(hub: HubServer, gguf: Pa
     assert files(hub)[gguf.name] == gguf.read_bytes()
 
 
+def test_what_broke_off_within_a_file_goes_on(hub: HubServer, gguf: Path) -> None:
+    hub.fault(SEND, what="close", at=1000, times=999)
+    error = last(publish("taught-Q4_K_M", REPO, "--yes"))["error"]
+    assert error["kind"] == "broke_off"
+    assert not hub.sent and not hub.commits
+    hub.faults.clear()
+    done = publish("taught-Q4_K_M", REPO, "--yes")
+    assert last(done)["type"] == "finished", done.stderr
+    assert files(hub)[gguf.name] == gguf.read_bytes()
+    assert len(hub.sent) == 1 and hub.repositories[REPO].tags == ["private"]
+
+
 @pytest.mark.parametrize("name", HUBS)
 def test_a_killed_upload_goes_on(hub: HubServer, gguf: Path, name: str) -> None:
     hub.fault(SEND, what="hold", at=1000)
