@@ -417,6 +417,8 @@ def test_one_that_goes_on_by_itself_is_stopped_and_removed(many: Path) -> None:
     settings = ("--threads", "1", "--max-tokens", "160")
     id = run("eval", str(many), *settings, "--detach", "--json").json["id"]
     assert run("eval", "--remove", id, "--yes", "--json").json["error"]["kind"] == "still_running"
+    # One that still loads hears nothing, and may be killed before it does.
+    wait_until(lambda: any(isinstance(event, Answered) for event in events(id)))
     assert run("stop", id, "--json").json == {"kind": "evaluation", "id": id, "phase": "stopped"}
     unasked = run("eval", "--remove", id, "--json")
     assert (unasked.code, unasked.json["error"]["kind"]) == (2, "remove_unconfirmed")
