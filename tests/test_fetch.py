@@ -17,7 +17,7 @@ import msgspec
 import pytest
 
 from drkun_tui.errors import DrkunError
-from drkun_tui.jobs import detached
+from drkun_tui.jobs import detached, processes
 from drkun_tui.library import inventory, unfinished
 from drkun_tui.library.hub import downloads as downloads_module
 from drkun_tui.library.hub.downloads import Download, Downloads
@@ -577,14 +577,16 @@ async def test_what_goes_on_is_told_in_full(home: Path, hub: HubServer, all_of_t
 async def test_room_that_another_download_will_fill_is_not_free(
     home: Path, hub: HubServer, all_of_them: Downloads
 ) -> None:
-    # This process stands for the other download's.
     other = home / "downloads" / "20261201-000000-abcdef"
     other.mkdir(parents=True)
     (other / "request.json").write_bytes(encode(request(home, repo="drkun/huge")))
     (other / "plan.json").write_bytes(encode(Plan("main", [RepoFile("huge.gguf", 10**15)])))
     (home / "models" / "drkun" / "huge").mkdir(parents=True)
-    detached.Reporter(other).state("downloading")
-    events = await run(all_of_them, request(home))
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as at_work:
+        state = detached.State(process=processes.signature(at_work.pid), phase="downloading")
+        (other / "state.json").write_bytes(msgspec.json.encode(state))
+        events = await run(all_of_them, request(home))
+        at_work.kill()
     assert isinstance(events[-1], Failed)
     assert (events[-1].kind, events[-1].values["free"]) == ("disk_short", 0)
 
@@ -790,6 +792,7 @@ async def test_the_marker_says_what_is_missing(home: Path, hub: HubServer, all_o
         "hub": "hf",
         "repo": REPO,
         "revision": COMMIT,
+        "options": [],
         "pending": [{"path": WEIGHTS, "size": len(DATA)}],
     }
     await all_of_them.cancel(download.id)
