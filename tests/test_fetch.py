@@ -10,6 +10,7 @@ import random
 import resource
 import signal
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
