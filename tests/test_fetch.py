@@ -583,11 +583,12 @@ async def test_room_that_another_download_will_fill_is_not_free(
     (other / "request.json").write_bytes(encode(request(home, repo="drkun/huge")))
     (other / "plan.json").write_bytes(encode(Plan("main", [RepoFile("huge.gguf", 10**15)])))
     (home / "models" / "drkun" / "huge").mkdir(parents=True)
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as at_work:
-        state = detached.State(process=processes.signature(at_work.pid), phase="downloading")
-        (other / "state.json").write_bytes(msgspec.json.encode(state))
-        events = await run(all_of_them, request(home))
-        at_work.kill()
+    at_work = await asyncio.create_subprocess_exec(sys.executable, "-c", "input()", stdin=subprocess.PIPE)
+    state = detached.State(process=processes.signature(at_work.pid), phase="downloading")
+    (other / "state.json").write_bytes(msgspec.json.encode(state))
+    events = await run(all_of_them, request(home))
+    at_work.kill()
+    await at_work.wait()
     assert isinstance(events[-1], Failed)
     assert (events[-1].kind, events[-1].values["free"]) == ("disk_short", 0)
 
