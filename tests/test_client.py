@@ -43,8 +43,7 @@ FRAGILE = """
             if {load}:
                 self._emit(Loading("start", 0.0))
                 crash()
-            # There may be no GPU here.
-            super()._load(msgspec.structs.replace(request, engine="llama_cpp", device="cpu"))
+            super()._load(request)
 
         def _generate(self, request):
             if {generate}:
@@ -56,7 +55,11 @@ FRAGILE = """
             if {answer} and isinstance(event, Delta):
                 crash()
 
-    host.Host = Fragile
+    def engine_of(request, made=host._engine):
+        # There may be no GPU here.
+        return made(msgspec.structs.replace(request, engine="llama_cpp", device="cpu"))
+
+    host.Host, host._engine = Fragile, engine_of
     host.main()
 """
 
