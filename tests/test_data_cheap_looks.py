@@ -90,6 +90,10 @@ def test_every_advertisement_and_every_number_is_found(values: list[str]) -> Non
         for may, text in zip(by_pattern(tidy.column, cleaning.PERSONAL), tidy.column.to_pylist(), strict=True)
     ]
     assert asked.personal.tolist() == wanted
+    told = cleaning.judge({"question": answers, "answer": tidy.column}, options, none, none)
+    assert told.personal[told.reasons == 0].tolist() == [
+        found for found, reason in zip(wanted, told.reasons, strict=True) if reason == 0
+    ]
     assert cleaning.tidied(empty).column.equals(empty)
 
 

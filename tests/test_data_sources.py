@@ -291,15 +291,20 @@ def test_a_truncated_or_broken_array(tmp_path: Path) -> None:
     assert "3000" in error_of(path, tmp_path / "out").message
     path.write_text("[" + '{"question": "一" "answer": "二"},' * 40 + "]", "utf8")
     assert error_of(path, tmp_path / "out").kind == "bad_json"
+    # More digits than Python reads, deeper than it goes.
+    for value in ("1" * 5000, "[" * 100_000):
+        path.write_text('[{"question": ' + value + "}, 1, 2, 3, 4, 5, 6, 7, 8, 9]", "utf8")
+        assert error_of(path, tmp_path / "out").kind == "bad_json"
 
 
 def test_lines_that_are_no_json_are_dropped_unless_all_are(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     good = [json.dumps(row, ensure_ascii=False) for row in pairs(5)]
-    path.write_text("\n".join([good[0], '{"question": ', "[1]", *good[1:]]), "utf8")
+    deep = '{"question": ' + "[" * 100_000
+    path.write_text("\n".join([good[0], '{"question": ', "[1]", deep, *good[1:]]), "utf8")
     summary = prepared(path, tmp_path / "out")
-    assert (summary.usable, summary.dropped) == (5, {"malformed": 2})
-    assert [row["row"] for row in rows_of(tmp_path / "out", "dropped")] == [1, 2]
+    assert (summary.usable, summary.dropped) == (5, {"malformed": 3})
+    assert [row["row"] for row in rows_of(tmp_path / "out", "dropped")] == [1, 2, 3]
     path.write_text('{\n "question": 1\n}\n', "utf8")
     assert error_of(path, tmp_path / "other").kind == "bad_json"
 

@@ -17,6 +17,14 @@ def chinese(home: Path) -> None:
     """The texts of the catalogue."""
 
 
+def test_data_of_ones_own_take_the_place_of_the_presets() -> None:
+    made = recipe.parse('preset = "drkun-r1-8b"\n[data]\npath = "my.csv"').data
+    assert (made.path, made.hub, made.config) == ("my.csv", "", "")
+    made = recipe.parse('preset = "starter-cpu"\n[data]\nhub = "org/dialogues"\nconfig = "zh"').data
+    assert (made.path, made.hub, made.config) == ("", "org/dialogues", "zh")
+    assert recipe.parse('preset = "drkun-r1-8b"\n[data]\nrows = 9').data.config == "zh"
+
+
 def test_presets_are_recipes_that_read_back() -> None:
     presets = recipe.presets()
     assert set(presets) == {"drkun-r1-8b", "qwen3-4b-medical", "deepdoctor-en", "starter-cpu"}

@@ -394,6 +394,11 @@ def test_the_prompt_is_what_the_engine_renders_and_only_the_response_is_trained(
     trained = [label for label in labels if label != IGNORED]
     assert ids[-len(trained) :] == trained
     assert renderer.keeps_everything(EXAMPLE, ids)
+    # The tokenizer composes what is written in two characters here.
+    apart = Example("mal a\u0300 la te\u0302te", "repose\u0301", "te\u0302te")
+    ((ids, _),) = renderer.tokenize([apart])
+    assert renderer.keeps_everything(apart, ids)
+    assert not renderer.keeps_everything(EXAMPLE, ids)
     plain = renderer.render(Example("头晕？", "休息。"))
     assert plain.prompt.endswith("<think>\n\n</think>\n\n")
     assert plain.response == "休息。<|im_end|>"
@@ -430,6 +435,17 @@ def test_a_template_that_loses_the_reasoning_is_refused(base: Path, place: Path,
         tokens.tokenized(tmp_path / TRAIN, "x", losing, "", 512)
     assert caught.value.kind == "reasoning_lost"
     assert check.measure(tmp_path, "x", losing, "", 512).lost_row == caught.value.values["row"]
+
+
+def test_what_is_longer_than_the_context_is_left_out_whole(renderer: Renderer, tmp_path: Path) -> None:
+    prepare(recipe.Data(path="demo"), tmp_path, 1, unheard, lambda: False)
+    every, none = tokens.tokenized(tmp_path / TRAIN, "all", renderer, "", 4096)
+    assert none == 0
+    middle = sorted(every["length"])[len(every) // 2]
+    short, left_out = tokens.tokenized(tmp_path / TRAIN, "short", renderer, "", middle)
+    assert left_out == sum(length > middle for length in every["length"]) > 0
+    end = renderer.tokenize([EXAMPLE])[0][0][-1]
+    assert all(ids[-1] == end and len(ids) <= middle for ids in short["input_ids"])
 
 
 def test_deepseek_opens_the_reasoning_in_the_prompt(base: Path) -> None:

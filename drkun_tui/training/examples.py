@@ -13,7 +13,7 @@ from drkun_tui.training import tokens
 from drkun_tui.training.data.dataset import SUMMARY, prepare
 from drkun_tui.training.data.splitting import HELD_OUT, TRAIN
 from drkun_tui.training.data.summary import StoppedError, Summary
-from drkun_tui.training.faults import StopRequested
+from drkun_tui.training.faults import StopRequested, TrainingError
 from drkun_tui.training.protocol import Prepared, Values, Warned
 from drkun_tui.training.recipe import Recipe
 from drkun_tui.training.rendering import Renderer
@@ -63,11 +63,19 @@ class Examples:
             return tokens.tokenized(folder / name, made, renderer, options.system, length, stopped)
 
         self.train, cut = read(TRAIN)
-        self.held_out = read(HELD_OUT)[0] if summary.held_out else None
+        self.held_out = None
+        if summary.held_out:
+            try:
+                self.held_out = read(HELD_OUT)[0]
+            except TrainingError as error:
+                # Those to train on are there.
+                if error.kind != "all_masked":
+                    raise
+                teller.event(Warned(kind="no_held_out", values=error.values))
         if cut:
             values: Values = {"rows": cut, "of": summary.train}
             teller.event(Warned(kind="some_masked", values=values))
-        first = Dataset.from_file(str(folder / (HELD_OUT if summary.held_out else TRAIN)))[0]
+        first = Dataset.from_file(str(folder / (HELD_OUT if self.held_out else TRAIN)))[0]
         self.sample = tokens.example(first, options.system)
         self.reasons = bool(self.sample.reasoning)
         self.prepared = Prepared(

@@ -211,12 +211,19 @@ def _laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, 
             merged[name] = value
             continue
         merged[name] = {**old, **value}
-        # Who writes a number of steps wants it instead of the preset's epochs, and the other way round.
-        if name == "training":
-            for one, other in (("max_steps", "epochs"), ("epochs", "max_steps")):
-                if one in value and other not in value:
+        # Who writes one of two that exclude each other wants it instead of the preset's other one.
+        for one, others in _INSTEAD.get(name, {}).items():
+            if one in value:
+                for other in others - value.keys():
                     merged[name].pop(other, None)
     return merged
+
+
+_INSTEAD = {
+    "training": {"max_steps": {"epochs"}, "epochs": {"max_steps"}},
+    "data": {"path": {"hub", "config", "split"}, "hub": {"path", "config", "split"}},
+}
+"""By section and field, the fields that do not go with it."""
 
 
 def _check(recipe: Recipe, source: str, text: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import unicodedata
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -67,6 +68,11 @@ class Rendered:
     response: str
 
 
+def _plain(text: str) -> str:
+    """As many tokenizers have it: they compose characters (NFC), and give some texts back in other ones."""
+    return unicodedata.normalize("NFC", text)
+
+
 class Renderer:
     """Renders examples for one model.
 
@@ -112,15 +118,16 @@ class Renderer:
 
     def keeps_everything(self, example: Example, ids: list[int]) -> bool:
         """Do the tokens still hold the whole reasoning and the whole answer, apart?"""
-        text = self._tokenizer.decode(ids)
-        prompt = self.render(example).prompt
+        text = _plain(self._tokenizer.decode(ids))
+        prompt = _plain(self.render(example).prompt)
         if not text.startswith(prompt):
-            prompt = text[: text.rfind(example.question) + len(example.question)]
+            question = _plain(example.question)
+            prompt = text[: text.rfind(question) + len(question)]
         rest = text[len(prompt) :].removesuffix(self.end_of_turn)
         told = split(rest, start_state(prompt), opened_by(prompt))
         return (told.thinking.strip(), told.answer.strip()) == (
-            example.reasoning.strip(),
-            example.answer.strip(),
+            _plain(example.reasoning).strip(),
+            _plain(example.answer).strip(),
         )
 
     def segments(self, ids: list[int], labels: list[int]) -> list[tuple[str, int, bool]]:

@@ -39,7 +39,7 @@ def tokenized(
     """The examples of an Arrow file as ``input_ids`` and ``labels``, with how many tokens they have
     (``length``) and how many of them are in the response (``trained``), kept in a file beside it.
 
-    Longer ones are cut; those of which no response is left are left out, and counted.
+    Longer ones are left out, and counted: cut, they would teach answers that never end.
 
     Args:
         rows: as `drkun_tui.training.data` writes them.
@@ -68,9 +68,8 @@ def tokenized(
         examples = [example(dict(zip(names, values, strict=True)), system) for values in columns]
         told: dict[str, list[Any]] = {"input_ids": [], "labels": [], "length": [], "trained": []}
         for ids, labels in renderer.tokenize(examples):
-            ids, labels = ids[:context_length], labels[:context_length]
             trained = len(labels) - labels.count(IGNORED)
-            if trained:
+            if len(ids) <= context_length:
                 for name, value in zip(told, (ids, labels, len(ids), trained), strict=True):
                     told[name].append(value)
         return told

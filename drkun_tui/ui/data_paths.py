@@ -64,8 +64,9 @@ def about_data(text: str) -> tuple[str, bool]:
     path = Path(text).expanduser()
     try:
         if path.is_dir():
-            files = sum(1 for each in path.iterdir() if each.is_file())
-            return t("training_screen.data_folder", files=files), files > 0
+            found = list(path.iterdir())
+            # Also of nothing but folders, such as one for each department: the check reads them all.
+            return t("training_screen.data_folder", files=len(found)), bool(found)
         return t("training_screen.data_file", size=size(path.stat().st_size)), True
     except OSError:
         return t("training_screen.data_missing"), False

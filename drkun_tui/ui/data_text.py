@@ -51,7 +51,7 @@ def token_warning(tokens: Tokens) -> str:
     """Why a run on these examples would be refused; "" when nothing speaks against it."""
     if tokens.lost_row:
         return t("training.reasoning_lost", row=tokens.lost_row)
-    if tokens.examples and tokens.masked == tokens.examples:
+    if tokens.examples and tokens.longer == tokens.examples:
         return t("training.all_masked", rows=tokens.examples, context_length=tokens.context_length)
     return ""
 

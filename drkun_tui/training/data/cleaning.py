@@ -65,7 +65,7 @@ _SECONDS, _FIRSTS, _LETTERS = "信众击线费", "微威薇vV公点热专在免"
 of the second, as in 微信 or 点击, or a letter that is s or k where case makes no difference."""
 
 PERSONAL = r"[0-9]{11}|[0-9][- ][0-9]{4}[- ][0-9]{4}|@"
-"""What a question must have to be worth a closer look for personal data."""
+"""What a text must have to be worth a closer look for personal data."""
 
 _CONTROLS = (
     r"[\x00-\x08\x0B-\x1F\x7F-\x9F\x{00AD}\x{200B}-\x{200F}\x{2028}-\x{202E}\x{2060}-\x{206F}\x{FEFF}]"
@@ -127,7 +127,7 @@ class Verdict:
     Attributes:
         reasons: `CODES` of each row.
         details: what was found, for rows where the reason alone does not tell.
-        personal: rows whose question holds somebody's personal data.
+        personal: rows whose question or answer holds somebody's personal data.
     """
 
     reasons: npt.NDArray[np.uint8]
@@ -163,9 +163,10 @@ def judge(columns: Mapping[str, Strings], options: Data, garbled: Flags, like_ad
     for row in np.flatnonzero((reasons == CODES["too_short"]) | (reasons == CODES["too_long"])):
         details[int(row)] = str(lengths[row])
     personal = np.zeros(len(answer), bool)
-    for row in np.flatnonzero(_may_be_personal(question) & (reasons == 0)):
-        if number := personal_data(question[int(row)].as_py()):
-            personal[row], details[int(row)] = True, number
+    for column in (question, answer):
+        for row in np.flatnonzero(_may_be_personal(column) & (reasons == 0) & ~personal):
+            if number := personal_data(column[int(row)].as_py()):
+                personal[row], details[int(row)] = True, number
     return Verdict(reasons, details, personal)
 
 
@@ -183,14 +184,14 @@ def _advertises(answers: Strings, like: Flags) -> Flags:
     return _matches_of(answers, suspects, ADVERTISEMENT)
 
 
-def _may_be_personal(questions: Strings) -> Flags:
+def _may_be_personal(column: Strings) -> Flags:
     """Which rows have a `PERSONAL`, looked for where there are four digits in a row or the sign that is in
     every address."""
-    raw, starts = raw_bytes(questions)
-    suspects = np.zeros(len(questions), bool)
+    raw, starts = raw_bytes(column)
+    suspects = np.zeros(len(column), bool)
     for places in (raw == ord("@"), _digits(raw, 4)):
         suspects[rows_at(starts, places)] = True
-    return _matches_of(questions, suspects, PERSONAL)
+    return _matches_of(column, suspects, PERSONAL)
 
 
 def _digits(raw: npt.NDArray[np.uint8], count: int) -> Flags:

@@ -205,9 +205,11 @@ class Reader:
                     yield value
                     place, count, step = behind, count + 1, _STEP
                     continue
-            except json.JSONDecodeError as error:
+            except (ValueError, RecursionError) as error:
                 # Only what goes on behind the text that was read may still be whole.
-                cut = error.msg.startswith("Unterminated string") or error.pos > len(text) - 16
+                cut = isinstance(error, json.JSONDecodeError) and (
+                    error.msg.startswith("Unterminated string") or error.pos > len(text) - 16
+                )
                 if not cut or len(text) - place > LONGEST_ROW:
                     kind = "row_too_long" if cut else "bad_json"
                     raise data_error(
@@ -266,7 +268,7 @@ def _object(line: bytes) -> dict[str, Any] | None:
     """A line of JSONL; None where it is no JSON object. NaN is none to msgspec, and common in the wild."""
     try:
         value = msgspec.json.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         try:
             value = json.loads(line)
         except (ValueError, RecursionError):

@@ -235,7 +235,7 @@ def _turns_of(text: str) -> list[dict[str, Any]]:
     """The turns of a dialogue from its JSON text; none where it is no dialogue."""
     try:
         turns = json.loads(text) if text.startswith("[") else []
-    except ValueError:
+    except (ValueError, RecursionError):
         return []
     whole = all(isinstance(turn, dict) and ("from" in turn or "role" in turn) for turn in turns)
     return turns if whole else []

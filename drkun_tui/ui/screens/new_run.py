@@ -154,7 +154,13 @@ class NewRunScreen(Screen[Recipe | None]):
         text = self._input(field.name).value.strip()
         value: Any = text if field.text else _number(text)
         if field.name == "data":
-            values["data"] |= {"path": "" if is_hub(text) else text, "hub": text if is_hub(text) else ""}
+            data = values["data"]
+            if is_hub(text) and text == data.get("hub"):
+                return
+            # What the preset says of its own data set is not so of another one.
+            for key in ("config", "split"):
+                data.pop(key, None)
+            data |= {"path": "" if is_hub(text) else text, "hub": text if is_hub(text) else ""}
             return
         values[field.section][field.key] = value
 
