@@ -10,6 +10,7 @@ import argparse
 import importlib
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -117,7 +118,7 @@ def parser() -> argparse.ArgumentParser:
     inspect = commands.add_parser("inspect", parents=[common], help=t("cli.inspect"))
     inspect.add_argument("model", metavar="PATH|NAME")
     hub = _Parser(add_help=False)
-    hub.add_argument("--from", dest="hub", choices=HUBS, default=HUBS[0], help=t("cli.from"))
+    hub.add_argument("--from", dest="hub", choices=HUBS, help=t("cli.from"))
     pull = commands.add_parser("pull", parents=[common, hub], help=t("cli.pull"))
     pull.add_argument("repo", metavar="REPO", help=t("cli.repo"))
     pull.add_argument("--revision", default="", metavar="R", help=t("cli.revision"))
@@ -126,7 +127,12 @@ def parser() -> argparse.ArgumentParser:
     pull.add_argument("--yes", "-y", action="store_true", help=t("cli.yes"))
     search = commands.add_parser("search", parents=[common, hub], help=t("cli.search"))
     search.add_argument("query", nargs="+", metavar="QUERY", help=t("cli.query"))
-    search.add_argument("--gguf", action="store_true", help=t("cli.gguf"))
+    kinds = search.add_mutually_exclusive_group()
+    for kind in ("gguf", "safetensors"):
+        kinds.add_argument(
+            f"--{kind}", dest="format", action="store_const", const=kind, default="", help=t(f"cli.{kind}")
+        )
+    search.add_argument("--size", type=_sizes, default=(0, 0), metavar="B-B", help=t("cli.size"))
     search.add_argument("--task", default="", metavar="T", help=t("cli.task"))
     search.add_argument("--language", default="", metavar="L", help=t("cli.lang"))
     search.add_argument("--limit", type=_count, default=20, metavar="N", help=t("cli.limit"))
@@ -225,6 +231,16 @@ def _count(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"not a number from 0 up: {text!r}")
     return int(text)
+
+
+def _sizes(text: str) -> tuple[int, int]:
+    """Billions of parameters, from and to, as millions; 0 where an end is open."""
+    number = r"(\d{1,4}(?:\.\d{1,3})?)?"
+    found = re.fullmatch(f"{number}-{number}", text)
+    if not found or text == "-":
+        raise argparse.ArgumentTypeError(f"no range such as 1-8 or 4-: {text!r}")
+    least, most = (round(float(end or 0) * 1000) for end in found.groups())
+    return least, most
 
 
 def _fail(error: DrkunError, arguments: argparse.Namespace) -> int:

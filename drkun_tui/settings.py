@@ -112,3 +112,8 @@ def _changed(settings: Settings) -> dict[str, Any]:
     if not changed["sampling"]:
         del changed["sampling"]
     return changed
+
+
+def hub_of(settings: Settings) -> Literal["hf", "modelscope"]:
+    """Where models are looked for when nobody says."""
+    return "hf" if settings.hub == "auto" else settings.hub

@@ -219,6 +219,21 @@ def test_search_for_programs(hub: HubServer) -> None:
     assert (found["hub"], found["repo"], found["downloads"]) == ("modelscope", REPO, 12_345)
 
 
+def test_a_search_is_narrowed_and_asks_the_hub_of_the_settings(home: Path, hub: HubServer) -> None:
+    hub.add("qwen/large-8B", {}, tags=["safetensors"])
+    hub.add("qwen/small-0.6B", {}, tags=["safetensors"])
+    home.mkdir(exist_ok=True)
+    (home / "settings.toml").write_text('hub = "modelscope"\n', "utf8")
+    done = drkun("search", "qwen", "--safetensors", "--size", "4-", "--json")
+    assert [(one["hub"], one["repo"]) for one in json.loads(done.stdout)["found"]] == [
+        ("modelscope", "qwen/large-8B")
+    ]
+    done = drkun("search", "qwen", "--size", "0.5-0.7", "--json")
+    assert [one["repo"] for one in json.loads(done.stdout)["found"]] == ["qwen/small-0.6B"]
+    for wrong in ("8", "-", "a-b"):
+        assert drkun("search", "qwen", "--size", wrong).returncode == 2
+
+
 def test_what_a_server_says_cannot_steer_the_terminal(hub: HubServer) -> None:
     hub.add("evil/\x1b[31mmodel", {}, tags=["gguf"])
     assert "\x1b" not in drkun("search", "evil").stdout

@@ -12,6 +12,8 @@ from textual.widgets import Input, OptionList
 from drkun_tui import hardware, paths
 from drkun_tui.i18n import t
 from drkun_tui.library import fit
+from drkun_tui.library.hub.downloads import Download
+from drkun_tui.library.hub.protocol import Request
 from drkun_tui.library.hub.recommended import first_choice
 from drkun_tui.profiles import GIB
 from drkun_tui.ui.screens.ask_text import AskText
@@ -22,6 +24,7 @@ from drkun_tui.ui.screens.fetch import FetchScreen
 from drkun_tui.ui.screens.models import ModelsScreen
 from drkun_tui.ui.screens.reader import Reader
 from drkun_tui.ui.table import size
+from drkun_tui.ui.widgets.download_list import _title
 from drkun_tui.ui.widgets.row_list import RowList
 from tests.conftest import starter_with
 from tests.gguf_files import lora, write
@@ -357,6 +360,38 @@ async def test_a_model_is_found_fetched_and_answers(hub: HubServer) -> None:
         await it.press("enter")
         await it.until(lambda: it.app.settings.model == name and "load" not in it.working())
         assert (await it.ask("你好")).model == name
+
+
+async def test_of_two_files_of_one_quantisation_either_can_be_fetched(hub: HubServer) -> None:
+    files = {
+        f"{name}-Q4_K_M.gguf": name[:1].encode() * count for name, count in (("one", 2000), ("two", 3000))
+    }
+    hub.add("drkun/twins", {**files, "README.md": b"# card", "model.safetensors": b"x" * 4000})
+    async with chat(loaded=False) as it:
+        await at_models(it)
+        await it.press("d")
+        await dialog(it, FetchScreen)
+        await it.type("twins\r")
+        await it.until(lambda: "drkun/twins" in it.seen("#found"))
+        await it.press("enter")
+        await dialog(it, Choose)
+        assert "one-Q4_K_M" in it.seen("#choices") and "two-Q4_K_M" in it.seen("#choices")
+        assert "safetensors" in it.seen("#choices")
+        await it.press("home", "enter")
+        await dialog(it, ModelsScreen)
+        await it.until(lambda: t("downloads.phase_done") in it.seen("DownloadList"))
+    got = {path.name for path in (paths.model_store() / "drkun" / "twins").iterdir()}
+    assert got == {"one-Q4_K_M.gguf", "README.md"}
+
+
+def test_downloads_at_work_are_summed_up() -> None:
+    request = Request(hub="hf", repo="a/b", store="/")
+    one = Download(
+        id="1", request=request, phase="downloading", done=10**9, total=3 * 10**9, speed=5e7, files={}
+    )
+    assert _title([one]) == t("downloads.title")
+    told = _title([one, replace(one, done=2 * 10**9), replace(one, phase="done")])
+    assert "3.0 /  6.0 GB" in told and "100 MB/s" in told and "30" in told
 
 
 async def test_filters_narrow_a_search(hub: HubServer) -> None:

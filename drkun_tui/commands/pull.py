@@ -30,9 +30,10 @@ from drkun_tui.ui.typeset.sanitise import one_line
 
 def run(arguments: argparse.Namespace) -> int:
     """Fetch; the exit code says whether everything is there."""
-    set_language(settings.load(paths.settings_file()).language)
+    saved = settings.load(paths.settings_file())
+    set_language(saved.language)
     request = Request(
-        hub=arguments.hub,
+        hub=arguments.hub or settings.hub_of(saved),
         repo=arguments.repo,
         store=str(paths.model_store().absolute()),
         revision=arguments.revision,

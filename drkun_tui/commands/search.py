@@ -23,12 +23,15 @@ RIGHT = (1, 2, 3)
 
 def run(arguments: argparse.Namespace) -> int:
     """Search, and print a table or an object."""
-    set_language(settings.load(paths.settings_file()).language)
+    saved = settings.load(paths.settings_file())
+    set_language(saved.language)
+    least, most = arguments.size
     filters = Filters(
-        task=arguments.task, language=arguments.language, format="gguf" if arguments.gguf else ""
+        task=arguments.task, language=arguments.language, format=arguments.format, least=least, most=most
     )
     query = " ".join(arguments.query)
-    found = asyncio.run(downloads.search(arguments.hub, query, filters, max(1, arguments.limit)))
+    hub = arguments.hub or settings.hub_of(saved)
+    found = asyncio.run(downloads.search(hub, query, filters, max(1, arguments.limit)))
     if arguments.json:
         print(json.dumps({"found": msgspec.to_builtins(found)}, ensure_ascii=False))
         return EXIT_DONE

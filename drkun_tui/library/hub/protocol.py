@@ -162,7 +162,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def options(self) -> list[str]:
         """The options of ``drkun pull`` with which it asks for the same."""
-        told = ["--from", self.hub] if self.hub != "hf" else []
+        told = ["--from", self.hub]
         told += ["--revision", self.revision] if self.revision else []
         told += ["--quant", self.quant] if self.quant else []
         return told + [word for pattern in self.include for word in ("--include", pattern)]

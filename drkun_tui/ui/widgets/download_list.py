@@ -34,6 +34,7 @@ class DownloadList(Vertical):
     def show(self, downloads: Sequence[Download]) -> None:
         """Show these; the highlight stays on the same one."""
         self.set_class(bool(downloads), "-some")
+        self.query_one("#downloads-title", Static).update(_title(downloads))
         listing = self.query_one(OptionList)
         lines = [self._line(download) for download in downloads]
         if [option.id for option in listing.options] == [download.id for download in downloads]:
@@ -82,3 +83,13 @@ class DownloadList(Vertical):
 def _what(download: Download) -> str:
     """Which of a repository's models."""
     return f" {download.request.quant}" if download.request.quant else ""
+
+
+def _title(downloads: Sequence[Download]) -> str:
+    """With what those at work have to do in all."""
+    told = [t("downloads.title")]
+    if len(running := [download for download in downloads if download.running and download.total]) > 1:
+        done, total = sum(one.done for one in running), sum(one.total for one in running)
+        speed = sum(one.speed for one in running)
+        told += [bytes_text(done, total), rate_text(speed, (total - done) / speed if speed else None)]
+    return GAP.join(told)
