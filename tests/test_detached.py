@@ -123,6 +123,26 @@ async def test_a_recycled_process_id_is_not_mistaken_for_the_job(home: Path, chi
     assert alive(folder)
 
 
+async def test_a_job_that_is_about_to_go_is_started_again(child: MakeChild, home: Path) -> None:
+    """A trainer takes a moment to leave after it has said that it stopped."""
+    source = """
+        import sys, time
+        from pathlib import Path
+        from drkun_tui.jobs.detached import Reporter
+        Reporter(Path(sys.argv[1])).state("stopped")
+        time.sleep(2)
+    """
+    folder, module = detached.new_folder(home / "jobs"), child(source)
+    await detached.start(module, folder)
+    first = detached.state(folder)
+    await detached.start(module, folder)
+    assert detached.state(folder) == first
+    await detached.start(module, folder, {"stopped"})
+    again = detached.state(folder)
+    assert first is not None and again is not None
+    assert (first.alive, again.process != first.process) == (False, True)
+
+
 async def test_two_who_start_it_at_once_start_it_once(home: Path, child: MakeChild) -> None:
     folder = detached.new_folder(home / "jobs")
     module = child(COUNTS)
@@ -130,7 +150,7 @@ async def test_two_who_start_it_at_once_start_it_once(home: Path, child: MakeChi
 
     def running() -> list[psutil.Process]:
         children = psutil.Process().children()
-        return [one for one in children if str(folder) in one.cmdline() and not has_ended(one.pid)]
+        return [one for one in children if not has_ended(one.pid) and str(folder) in one.cmdline()]
 
     wait_until(lambda: len(running()) == 1)
     await detached.stop(folder)

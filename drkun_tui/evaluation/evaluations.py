@@ -104,7 +104,7 @@ class Evaluations(Roster[Evaluation, Event]):
         """
         before = await self.get(id)
         if before.phase != "done":
-            await detached.start(JOB, self.root / before.id)
+            await detached.start(JOB, self.root / before.id, ENDED)
         return await self.get(before.id)
 
     async def request_stop(self, id: str) -> None:

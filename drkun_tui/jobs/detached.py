@@ -212,20 +212,23 @@ _started: list[subprocess.Popen[bytes]] = []
 """Those that this process has started and not seen end."""
 
 
-async def start(module: str, folder: Path) -> None:
+async def start(module: str, folder: Path, ended: Collection[str] = ()) -> None:
     """Run a job in a process of its own, which gets the folder as its one argument, and wait until it
     has taken over. Where it runs already, nothing happens.
 
     Args:
         module: what ``python -m`` runs; it makes a `Reporter` and tells its state.
         folder: the job's.
+        ended: the phases in which a process that is still there does nothing any more.
 
     Raises:
         DrkunError: ``job_start_failed``.
     """
-    now = state(folder)
-    if now is not None and now.alive:
-        return
+    give_up = time.monotonic() + PATIENCE_S
+    while (now := state(folder)) is not None and now.alive:
+        if now.phase not in ended or time.monotonic() > give_up:
+            return
+        await asyncio.sleep(POLL_S / 10)
     process = _spawn(module, folder)
     # Whoever sits at the screen, and the model that answers there, come first.
     gives_way = give_way(process.pid, NICENESS)

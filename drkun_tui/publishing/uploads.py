@@ -75,7 +75,7 @@ class Uploads(Roster[Upload, Event]):
             DrkunError: the name, the card or a file cannot be published as it is, or ``job_start_failed``.
         """
         folder = await asyncio.to_thread(self._prepared, request, card)
-        await detached.start(JOB, folder)
+        await detached.start(JOB, folder, ENDED)
         return await self.get(folder.name)
 
     def check(self, request: Request, card: str) -> None:

@@ -126,7 +126,7 @@ class Runs(Roster[Run, Event]):
             DrkunError: ``job_start_failed`` or ``no_run``.
         """
         before = await self.get(id)
-        await detached.start(JOB, self.root / before.id)
+        await detached.start(JOB, self.root / before.id, ENDED)
         return await self.get(before.id)
 
     async def request_stop(self, id: str) -> None:

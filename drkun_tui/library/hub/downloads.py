@@ -166,7 +166,7 @@ class Downloads(Roster[Download, Event]):
             DrkunError: ``job_start_failed``, or ``no_download``, there is none of this id.
         """
         before = await self.get(id)
-        await detached.start(JOB, self.root / before.id)
+        await detached.start(JOB, self.root / before.id, ENDED)
         after = await self.get(before.id)
         # What was told while it began is told by `follow`.
         return replace(after, offset=before.offset)
