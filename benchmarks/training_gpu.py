@@ -172,9 +172,10 @@ edit by hand.
 
 A model in the shapes of Qwen3-4B with random weights, nf4, a LoRA of rank 16 on all seven projections, length
 2048, AdamW (the tutorial's in 8 bits, ours in 32 and one kernel), Toyhom's internal-medicine sample with
-answers of at most {LONGEST_ANSWER} characters. The tutorial's script
-trains through unsloth on 2 × 4 rows a step, without packing; ours is `drkun train`. Tokens are those of text, padding not counted, over the steps behind the first {WARM_UP}. All on the same card, one
-after the other. What telling costs comes from one run of 1 × 1 that tells of its steps in every other block
+answers of at most {LONGEST_ANSWER} characters. The tutorial's script trains through unsloth on 2 × 4 rows a
+step, without packing; ours is `drkun train`. Tokens are those of text, padding not counted, over the steps
+behind the first {WARM_UP}. All on the same card, one after the other. What telling costs comes from one run
+of 1 × 1 that tells of its steps in every other block
 of ten; where it is below nothing, it is less than what differs from block to block. Random weights are honest
 for speed and memory, never for quality.{apart(results)}
 
