@@ -144,7 +144,10 @@ async def take() -> dict[str, str]:
         await pilot.press("d")
         await until(pilot, lambda: _shows(app, "Qwen/Qwen3-4B-GGUF"))
         await pilot.press(*"qwen3", "enter")
-        await until(pilot, lambda: _shows(app, "128,000") and _shows(app, "一百多种语言"))
+        await until(pilot, lambda: _shows(app, "128,000"))
+        # The card of what was proposed may still be there; that of what was found comes a moment later.
+        await pilot.pause(1)
+        await until(pilot, lambda: _shows(app, "一百多种语言"))
         await _take(app, pilot, pictures, "fetch.svg")
         for download in app.downloads_now:
             await app.downloads.cancel(download.id)
