@@ -794,7 +794,7 @@ async def test_the_marker_says_what_is_missing(home: Path, hub: HubServer, all_o
         "hub": "hf",
         "repo": REPO,
         "revision": COMMIT,
-        "options": [],
+        "options": ["--from", "hf"],
         "pending": [{"path": WEIGHTS, "size": len(DATA)}],
     }
     await all_of_them.cancel(download.id)
