@@ -148,11 +148,12 @@ class ModelsScreen(Screen[None]):
         try:
             found = await self._scanner.look(folders(settings), self._room, await self._speeds(), wish)
         except DrkunError as error:
-            if self.is_attached:  # else it has died of being left
-                self.query_one(Notice).fail(error)
+            for notice in self.query(Notice):  # none where it has died of being left
+                notice.fail(error)
             return
         rows = self._rows = await asyncio.to_thread(model_rows.rows, found.entries, self._rows)
-        if not self.query(RowList):  # left meanwhile
+        # Left meanwhile, it loses its parts one after the other.
+        if not all(self.query(part) for part in (Header, ModelTable, ModelDetails, Notice)):
             return
         self._entries = found.entries
         settings = self.app.settings
