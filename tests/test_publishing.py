@@ -282,7 +282,7 @@ PATHS = (
     *(
         "/workspace/a.csv",
         "/data/patients.csv",
-        "`/work/x`",
+        "`/scratch/x`",
         "/content/drive/x",
         "(/opt/models)",
         "/var/lib/x",
