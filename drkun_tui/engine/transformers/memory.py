@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-SMALLEST_CONTEXT = 512
-"""Tokens; a shorter context is no proposal."""
+from drkun_tui.engine.context import SMALLEST_CONTEXT
+from drkun_tui.engine.context import smaller as smaller_context
 
 _SIGNS = ("out of memory", "STATUS_ALLOC_FAILED")
 """What CUDA, Triton, cuBLAS and cuDNN say, which take memory outside of PyTorch's allocator."""
@@ -27,5 +27,5 @@ def smaller(kind: str, context: int, weights: str) -> tuple[str, dict[str, int]]
     """The kind of error that proposes the next smaller setting, and what its sentence needs: half the
     context, then weights in four bits, then another model."""
     if context > SMALLEST_CONTEXT:
-        return kind, {"context": context, "smaller": max(SMALLEST_CONTEXT, context // 2)}
+        return kind, {"context": context, "smaller": smaller_context(context)}
     return f"{kind}_{'4' if weights == 'nf4' else '16'}_bits", {"context": context}
