@@ -9,12 +9,13 @@ TESTED := $(BIN)/.tested
 SUMS   := find drkun_tui tests benchmarks scripts docs models/starter pyproject.toml $(TOOLS) -type f \
 	! -name '*.pyc' -exec cksum {} + | sort
 
-# These start trainers, exports and evaluations, wait for them for minutes, and know nothing of each other.
+# These start trainers, exports and evaluations, wait for them for minutes, and know nothing of each other nor
+# of the other tests. The jobs that are started have this niceness: at the same one, no test starves another's.
 EXPORTING := $(addprefix tests/test_,export.py exporting.py importance.py publishing.py evaluation.py loop.py)
 TRAINING  := $(wildcard tests/test_training*.py tests/test_transformers*.py)
-SIDE_BY_SIDE := -j2 $(if $(filter output-sync,$(.FEATURES)),--output-sync)
+LANES     := test-core test-exporting test-training
 
-.PHONY: run test test-exporting test-training check demo-train format bench picture clean
+.PHONY: run test $(LANES) check demo-train format bench picture clean
 
 run: $(SETUP)
 	@$(BIN)/drkun
@@ -23,14 +24,18 @@ test: $(TOOLS)
 	@rm -f $(TESTED)
 	@$(SUMS) > $(TESTED).part
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest $(addprefix --ignore=,$(EXPORTING) $(TRAINING))
-	@$(MAKE) --no-print-directory $(SIDE_BY_SIDE) test-exporting test-training
+	@nice -n 10 $(MAKE) --no-print-directory -j3 $(LANES)
 	$(BIN)/coverage combine -q
 	@mv $(TESTED).part $(TESTED)
 
-# 5 is pytest's word for "no tests", where there is no torch.
+test-core:
+	$(BIN)/coverage run -m pytest $(addprefix --ignore=,$(EXPORTING) $(TRAINING))
+
+# What they say is shown when they end, while that of the core is seen at once. 5 is pytest's word for "no tests",
+# where there is no torch.
 test-exporting test-training:
-	$(BIN)/coverage run -m pytest $(if $(filter %training,$@),$(TRAINING),$(EXPORTING)) || [ $$? -eq 5 ]
+	@$(BIN)/coverage run -m pytest $(if $(filter %training,$@),$(TRAINING),$(EXPORTING)) > $(BIN)/.$@ 2>&1; \
+	ended=$$?; echo; echo "$@"; cat $(BIN)/.$@; [ $$ended -eq 0 ] || [ $$ended -eq 5 ]
 
 check: $(TOOLS)
 	$(BIN)/ruff check .
