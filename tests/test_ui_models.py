@@ -16,6 +16,7 @@ from drkun_tui.library.hub.downloads import Download
 from drkun_tui.library.hub.protocol import Request
 from drkun_tui.library.hub.recommended import first_choice
 from drkun_tui.profiles import GIB
+from drkun_tui.ui.guide import proposal
 from drkun_tui.ui.screens.ask_text import AskText
 from drkun_tui.ui.screens.choose import Choose
 from drkun_tui.ui.screens.confirm import Confirm
@@ -467,7 +468,7 @@ async def test_a_download_is_paused_resumed_and_cancelled(hub: HubServer) -> Non
 
 
 async def test_the_guide_fetches_a_model_and_then_uses_it(hub: HubServer, home: Path) -> None:
-    model = first_choice(hardware.read()).model
+    model = first_choice(hardware.read())
     weights = starter_with(home / "weights", general__name="Proposed")
     hub.add(model.repo, {f"model-{model.quant}.gguf": weights})
     async with chat() as it:
@@ -480,6 +481,31 @@ async def test_the_guide_fetches_a_model_and_then_uses_it(hub: HubServer, home: 
         await it.until(lambda: it.app.settings.model.startswith(model.repo))
         await it.until(lambda: "load" not in it.working())
         assert (await it.ask("你好")).model.startswith(model.repo)
+
+
+def test_the_guide_says_when_its_model_does_not_fit_and_stays_with_it(
+    home: Path, user_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = replace(hardware.read(), ram_total=16 * GIB, gpus=[])
+
+    def free(gib: float) -> None:
+        monkeypatch.setattr(hardware, "read", lambda: replace(machine, ram_available=int(gib * GIB)))
+
+    free(0.5)
+    tight = proposal(plainly(), [])
+    assert tight is not None and tight.model.repo == "Qwen/Qwen3-0.6B-GGUF"
+    shown = {"model": "Qwen/Qwen3-0.6B-GGUF Q8_0", "size": "639 MB", "minutes": 2}
+    assert tight.text == t("guide.propose_tight", free=size(GIB // 2), **shown)
+    free(12)
+    later = proposal(plainly(), [], tight)
+    assert later is not None and later.model == tight.model
+    assert later.text == t("guide.propose", **shown)
+    request = later.request("hf")
+    coming = Download(id="1", request=request, phase="downloading", files={})
+    free(1)
+    on_its_way = proposal(plainly(), [coming], later)
+    assert on_its_way is not None and on_its_way.model == tight.model
+    assert on_its_way.text == t("guide.coming", **shown)
 
 
 async def test_who_has_a_model_gets_no_guide(hub: HubServer) -> None:

@@ -79,7 +79,8 @@ async def _agreed(request: Request) -> bool:
     # Imported late: the download itself does not wait for them.
     from drkun_tui import hardware
     from drkun_tui.library.hub.base import HubError
-    from drkun_tui.library.hub.resolve import fits_on, resolve
+    from drkun_tui.library.hub.fitting import fits_on
+    from drkun_tui.library.hub.resolve import resolve
 
     listing = await downloads.files(request.hub, request.repo, request.revision)
     try:

@@ -25,9 +25,10 @@ from drkun_tui.i18n import t
 from drkun_tui.library.hub import downloads
 from drkun_tui.library.hub.base import HubError
 from drkun_tui.library.hub.choose import Variant, best, cards, safetensors, variants
+from drkun_tui.library.hub.fitting import fits_on
 from drkun_tui.library.hub.protocol import Filters, Found, HubName, Listing, RepoFile, Request
 from drkun_tui.library.hub.recommended import Recommendation, recommended
-from drkun_tui.library.hub.resolve import fits_on, resolve
+from drkun_tui.library.hub.resolve import resolve
 from drkun_tui.ui import room
 from drkun_tui.ui.screens.choose import Choice, Choose
 from drkun_tui.ui.table import GAP, cell, fit_columns, size
