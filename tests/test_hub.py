@@ -27,6 +27,7 @@ from drkun_tui.library.hub.choose import best, choose, variants
 from drkun_tui.library.hub.fitting import Verdict, fits_on, judge_safetensors
 from drkun_tui.library.hub.meter import Meter
 from drkun_tui.library.hub.names import check_files, check_inside, check_repo
+from drkun_tui.library.hub.offers import offers
 from drkun_tui.library.hub.parameters import parameters_in
 from drkun_tui.library.hub.protocol import Filters, HubName, Limits, Listing, RepoFile
 from drkun_tui.library.hub.resolve import resolve
@@ -650,3 +651,22 @@ def test_a_recommended_adapter_is_judged_with_its_base(monkeypatch: pytest.Monke
     assert recommended.judge(adapter, roomy) == Verdict(True, Profile.GPU16)
     assert recommended.judge(adapter, machine(4, 3)) == Verdict(False)
     assert (adapter.hub("hf"), base.hub("hf")) == ("modelscope", "hf")
+
+
+def test_what_can_be_fetched_of_a_repository() -> None:
+    sizes = {"a-Q4_K_M.gguf": 4, "a-Q8_0.gguf": 7, "b-Q8_0.gguf": 9, "model.safetensors": 14, "README.md": 0}
+    listing = Listing("main", [RepoFile(path, size * GIB) for path, size in sizes.items()])
+    offered = offers(listing, machine(10))
+    assert [(o.quantization, o.size // GIB, o.verdict.fits, o.default) for o in offered] == [
+        ("Q4_K_M", 4, True, False),
+        ("Q8_0", 7, True, True),
+        ("Q8_0", 9, False, False),
+        ("", 14, False, False),
+    ]
+    assert offered[0].quant == "Q4_K_M" and not offered[0].include
+    assert not offered[1].quant and offered[1].include == ("a-Q8_0.gguf", "README.md")
+    assert offered[3].include == ("model.safetensors", "README.md")
+    (proposed,) = [o for o in offers(listing, machine(10), "Q4_K_M") if o.default]
+    assert proposed.quantization == "Q4_K_M"
+    (whole,) = offers(Listing("main", listing.files[3:]), machine(10))
+    assert whole.default and not whole.include

@@ -10,6 +10,7 @@ import pytest
 from textual.widgets import Input, OptionList
 
 from drkun_tui import hardware, paths
+from drkun_tui.hardware import Gpu
 from drkun_tui.i18n import t
 from drkun_tui.library import fit
 from drkun_tui.library.hub.downloads import Download
@@ -426,6 +427,60 @@ async def test_what_must_be_accepted_first_is_told(hub: HubServer) -> None:
         await dialog(it, ModelsScreen)
         await it.until(lambda: "drkun/locked" in it.notice())
         assert [download.phase for download in it.app.downloads_now] == ["failed"]
+
+
+@pytest.mark.parametrize(("key", "coming"), [("y", 2), ("n", 1)])
+async def test_an_adapter_of_the_list_offers_its_base_too(
+    hub: HubServer, monkeypatch: pytest.MonkeyPatch, key: str, coming: int
+) -> None:
+    adapter, base = medical_on(hub, monkeypatch)
+    async with chat(loaded=False) as it:
+        await choose_medical(it, adapter)
+        assert flat(t("fetch_screen.needs", base=base)) in it.seen("#card-title")
+        await it.press("enter")
+        await dialog(it, Choose)
+        assert t("fetch_screen.fits") in it.seen("#choices")
+        await it.press("enter")
+        await dialog(it, Confirm)
+        assert base in it.seen("#dialog")
+        await it.press(key)
+        await dialog(it, ModelsScreen)
+        await it.until(lambda: [d.phase for d in it.app.downloads_now] == ["done"] * coming)
+        assert (base in {download.request.repo for download in it.app.downloads_now}) is (key == "y")
+
+
+async def test_a_base_that_is_here_is_not_offered_again(
+    hub: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter, base = medical_on(hub, monkeypatch)
+    put_base(gguf_folder() / base)
+    async with chat(loaded=False) as it:
+        await choose_medical(it, adapter)
+        await it.press("enter")
+        await dialog(it, Choose)
+        await it.press("enter")
+        await dialog(it, ModelsScreen)
+        await it.until(lambda: [d.request.repo for d in it.app.downloads_now] == [adapter])
+
+
+def medical_on(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
+    """A machine whose list holds an adapter, which the hub has, and its base; their names."""
+    card = Gpu("Card", 8 * GIB, 15 * GIB // 2, "nvidia 1", "nvidia")
+    machine = replace(hardware.read(), gpus=[card])
+    monkeypatch.setattr(hardware, "read", lambda: machine)
+    adapter, base = "Sogrey/Chinese-medical-lora", "Qwen/Qwen3-4B"
+    hub.add(adapter, {"adapter_model.safetensors": b"x" * 3000, "README.md": b"# lora"})
+    hub.add(base, {"model.safetensors": b"x" * 5000, "README.md": b"# base"})
+    return adapter, base
+
+
+async def choose_medical(it: Chat, adapter: str) -> None:
+    await at_models(it)
+    await it.press("d")
+    await dialog(it, FetchScreen)
+    await it.until(lambda: adapter in it.seen("#found"))
+    await it.press("tab", "down")
+    await it.until(lambda: adapter in it.seen("#card-title"))
 
 
 async def test_a_hub_that_cannot_be_asked_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
