@@ -125,8 +125,13 @@ def parser() -> argparse.ArgumentParser:
     pull.add_argument("--include", action="append", default=[], metavar="GLOB", help=t("cli.include"))
     pull.add_argument("--quant", default="", metavar="Q", help=t("cli.quant"))
     pull.add_argument("--yes", "-y", action="store_true", help=t("cli.yes"))
+    looks = pull.add_mutually_exclusive_group()
+    for look in ("list", "card"):
+        looks.add_argument(
+            f"--{look}", dest="look", action="store_const", const=look, help=t(f"cli.pull_{look}")
+        )
     search = commands.add_parser("search", parents=[common, hub], help=t("cli.search"))
-    search.add_argument("query", nargs="+", metavar="QUERY", help=t("cli.query"))
+    search.add_argument("query", nargs="*", metavar="QUERY", help=t("cli.query"))
     kinds = search.add_mutually_exclusive_group()
     for kind in ("gguf", "safetensors"):
         kinds.add_argument(

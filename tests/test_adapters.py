@@ -230,6 +230,15 @@ def test_a_base_is_known_by_whatever_its_adapter_calls_it(tmp_path: Path, said: 
     assert models["adapter"].problems == ()
 
 
+def test_only_a_whole_base_of_that_name_is_here(tmp_path: Path) -> None:
+    put_gguf(tmp_path / "Qwen3-Tiny-GGUF" / "qwen3-tiny-q4_k_m.gguf", name="Qwen3 Tiny")
+    assert not adapters.is_here("Qwen/Qwen3-Tiny", scanned(tmp_path).values())
+    base = put_shaped_base(tmp_path / "Qwen" / "Qwen3-Tiny")
+    assert adapters.is_here("Qwen/Qwen3-Tiny", scanned(tmp_path).values())
+    (base / "model.safetensors").unlink()
+    assert not adapters.is_here("Qwen/Qwen3-Tiny", scanned(tmp_path).values())
+
+
 def test_a_base_is_known_by_its_path(tmp_path: Path) -> None:
     bases = [put_shaped_base(tmp_path / place / "checkpoint") for place in ("a", "b")]
     put_shaped_lora(tmp_path / "adapter", str(bases[1]))

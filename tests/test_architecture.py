@@ -165,6 +165,7 @@ def test_commands_take_only_text_tools_from_the_screens() -> None:
         "drkun_tui.ui.comparison_text",
         "drkun_tui.ui.data_text",
         "drkun_tui.ui.evaluation_text",
+        "drkun_tui.ui.hub_rows",
         "drkun_tui.ui.model_rows",
         "drkun_tui.ui.progress",
         "drkun_tui.ui.publishing_text",

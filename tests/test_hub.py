@@ -18,18 +18,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drkun_tui import i18n
+from drkun_tui import i18n, llama_build
 from drkun_tui.errors import DrkunError
 from drkun_tui.hardware import Gpu, Hardware
-from drkun_tui.library.hub import downloads, recommended
+from drkun_tui.library.hub import downloads, fitting, recommended
 from drkun_tui.library.hub.base import HubError, from_status, host_of, public
 from drkun_tui.library.hub.choose import best, choose, variants
+from drkun_tui.library.hub.fitting import Verdict, fits_on, judge_safetensors
 from drkun_tui.library.hub.meter import Meter
 from drkun_tui.library.hub.names import check_files, check_inside, check_repo
+from drkun_tui.library.hub.offers import offers
 from drkun_tui.library.hub.parameters import parameters_in
 from drkun_tui.library.hub.protocol import Filters, HubName, Limits, Listing, RepoFile
-from drkun_tui.library.hub.resolve import fits_on, resolve
+from drkun_tui.library.hub.resolve import resolve
 from drkun_tui.library.hub.retry import Backoff, StoppedError, retry_after
+from drkun_tui.profiles import Profile
 from tests.hub_server import COMMIT, HubServer, serving
 
 HUBS: tuple[HubName, ...] = ("hf", "modelscope")
@@ -588,13 +591,13 @@ def test_the_class_of_a_machine(hardware: Hardware, name: str) -> None:
     ],
 )
 def test_the_first_choice(hardware: Hardware, repo: str, fitting: bool) -> None:
-    choice = recommended.first_choice(hardware)
-    assert (choice.model.repo, choice.fits) == (repo, fitting)
+    model = recommended.first_choice(hardware)
+    assert (model.repo, recommended.judge(model, hardware).fits) == (repo, fitting)
 
 
 def test_a_recommendation_is_one_request_away(home: Path) -> None:
-    model = recommended.first_choice(machine(15.5)).model
-    request = model.request(home / "models")
+    model = recommended.first_choice(machine(15.5))
+    request = model.request(home / "models", "hf")
     assert (request.hub, request.repo, request.quant) == ("hf", "Qwen/Qwen3-4B-GGUF", "Q4_K_M")
     assert model.text == model.zh
     i18n.set_language("en")
@@ -602,7 +605,68 @@ def test_a_recommendation_is_one_request_away(home: Path) -> None:
     assert msgspec.json.decode(msgspec.json.encode(request), type=type(request)) == request
 
 
-def test_what_fits_before_its_header_is_read() -> None:
+def test_what_fits_before_its_header_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     fits_here = fits_on(machine(10))
     assert fits_here(7 * GIB)
     assert not fits_here(int(7.5 * GIB))
+    # A card counts where llama.cpp computes on it.
+    monkeypatch.setattr(llama_build, "gpu_backend", lambda: "")
+    assert not fits_on(machine(10, 8))(12 * GIB)
+    monkeypatch.setattr(llama_build, "gpu_backend", lambda: "CUDA")
+    assert fits_on(machine(10, 8))(14 * GIB)
+    assert not fits_on(machine(10, 8))(15 * GIB)
+    assert not fits_on(machine(10))(12 * GIB)
+
+
+@pytest.mark.parametrize(
+    ("hardware", "gib", "verdict"),
+    [
+        (machine(10), 7, Verdict(True, Profile.CPU)),
+        (machine(10), 7.5, Verdict(False)),
+        (machine(10, 23.6), 16, Verdict(True, Profile.GPU16)),
+        (machine(10, 7.6), 16, Verdict(True, Profile.GPU8)),
+        (machine(64, 7.6), 30, Verdict(True, Profile.CPU)),
+        (machine(10, 7.6), 30, Verdict(False)),
+    ],
+)
+def test_safetensors_are_judged_by_the_profile_that_would_load_them(
+    monkeypatch: pytest.MonkeyPatch, hardware: Hardware, gib: float, verdict: Verdict
+) -> None:
+    monkeypatch.setattr(fitting, "missing_packages", lambda _: ["torch"])
+    assert judge_safetensors(int(gib * GIB), hardware) == verdict
+
+
+def test_a_pytorch_without_cuda_leaves_safetensors_to_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fitting, "missing_packages", lambda _: [])
+    monkeypatch.setattr(fitting, "torch_has_cuda", lambda: False)
+    assert judge_safetensors(3 * GIB, machine(10, 23.6)) == Verdict(True, Profile.CPU)
+
+
+def test_a_recommended_adapter_is_judged_with_its_base(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fitting, "missing_packages", lambda _: ["torch"])
+    roomy = machine(16, 15.7)
+    (adapter,) = [model for model in recommended.recommended(roomy) if model.needs]
+    base = recommended.base_of(adapter)
+    assert base is not None and base.repo == "Qwen/Qwen3-4B" and recommended.base_of(base) is None
+    assert recommended.judge(adapter, roomy) == Verdict(True, Profile.GPU16)
+    assert recommended.judge(adapter, machine(4, 3)) == Verdict(False)
+    assert (adapter.hub("hf"), base.hub("hf")) == ("modelscope", "hf")
+
+
+def test_what_can_be_fetched_of_a_repository() -> None:
+    sizes = {"a-Q4_K_M.gguf": 4, "a-Q8_0.gguf": 7, "b-Q8_0.gguf": 9, "model.safetensors": 14, "README.md": 0}
+    listing = Listing("main", [RepoFile(path, size * GIB) for path, size in sizes.items()])
+    offered = offers(listing, machine(10))
+    assert [(o.quantization, o.size // GIB, o.verdict.fits, o.default) for o in offered] == [
+        ("Q4_K_M", 4, True, False),
+        ("Q8_0", 7, True, True),
+        ("Q8_0", 9, False, False),
+        ("", 14, False, False),
+    ]
+    assert offered[0].quant == "Q4_K_M" and not offered[0].include
+    assert not offered[1].quant and offered[1].include == ("a-Q8_0.gguf", "README.md")
+    assert offered[3].include == ("model.safetensors", "README.md")
+    (proposed,) = [o for o in offers(listing, machine(10), "Q4_K_M") if o.default]
+    assert proposed.quantization == "Q4_K_M"
+    (whole,) = offers(Listing("main", listing.files[3:]), machine(10))
+    assert whole.default and not whole.include

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from drkun_tui import hardware, i18n, paths
+from drkun_tui import hardware, i18n, llama_build, paths
+from drkun_tui.hardware import Gpu
 from drkun_tui.library import fit, speed
 from drkun_tui.library.fit import Wish
 from drkun_tui.library.overview import Entry, overview
-from drkun_tui.profiles import Profile
+from drkun_tui.profiles import GIB, Profile
 from drkun_tui.ui import model_rows
 from drkun_tui.ui.widgets import model_details
+from tests.conftest import starter_with
 from tests.gguf_files import metadata, write
 from tests.model_files import put_base, put_lora
 
@@ -99,7 +101,40 @@ def test_an_adapter_is_judged_with_its_base(tmp_path: Path) -> None:
 
 
 def test_each_number_of_a_speed_says_where_it_comes_from(entries: list[Entry]) -> None:
-    entry = replace(entries[0], speed=speed.Speed(10.0, 0.5, "estimated", "measured"))
-    text = "".join(span.text for line in model_details._lines(entry, 200) for span in line)
+    cpu = speed.Speed(10.0, 0.5, "estimated", "measured")
+    entry = replace(entries[0], speed=cpu, speeds={"cpu": cpu})
+    text = _details(entry)
     assert f"tok/s {i18n.t('speed.estimated')}" in text
-    assert f"{i18n.t('models.first_token', seconds='0.50')} {i18n.t('speed.measured')}" in text
+    first = i18n.t("models.first_token", seconds="0.50", tokens=speed.PROMPT_TOKENS)
+    assert f"{first} {i18n.t('speed.measured')}" in text
+
+
+def test_a_speed_is_told_for_each_profile_that_can_load_the_model(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starter_with(tmp_path / "m.gguf", general__name="M")
+    put_lora(tmp_path / "alone", base_model_name_or_path="some/where")
+    card = Gpu("Card", 24 * GIB, 20 * GIB, "nvidia 1", "nvidia", bandwidth=500_000_000_000)
+    dumb = replace(card, bandwidth=0)
+
+    def under(*gpus: Gpu) -> dict[str, Entry]:
+        machine = replace(BIG, gpus=list(gpus))
+        found = overview([tmp_path], machine, speed.known(paths.machine_file(), machine))
+        return {entry.model.name: entry for entry in found.entries}
+
+    assert list(under()["m"].speeds) == ["cpu"]
+    assert under()["alone"].speeds == {}
+    assert list(under(card)["m"].speeds) == ["cpu"]
+    monkeypatch.setattr(llama_build, "gpu_backend", lambda: "CUDA")
+    told = under(card)["m"]
+    assert list(told.speeds) == ["cpu", "gpu8", "gpu16"]
+    assert told.speed == told.speeds["gpu16"] is not None
+    text = _details(told)
+    assert i18n.t("models.speed_under", profile=i18n.t("profile.gpu8")) in text
+    silent = under(dumb)["m"]
+    assert silent.speeds == {"cpu": None, "gpu8": None, "gpu16": None}
+    assert _details(silent).count(i18n.t("models.speed_unknown")) == 3
+
+
+def _details(entry: Entry) -> str:
+    return "".join(span.text for line in model_details._lines(entry, 200) for span in line)

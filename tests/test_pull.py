@@ -15,12 +15,15 @@ from pathlib import Path
 
 import pytest
 
+from drkun_tui import hardware
+from drkun_tui.library.hub.recommended import recommended
 from drkun_tui.ui.progress import duration
 from tests.conftest import PATIENCE_S, sizes_in, wait_until
 from tests.hub_server import HubServer, serving
 
 REPO = "Qwen/Qwen3-4B-GGUF"
 WEIGHTS = "Qwen3-4B-Q4_K_M.gguf"
+PICKLES = "some/pickles"
 DATA = random.Random(1).randbytes(2_000_000)
 ROOT = Path(__file__).parent.parent
 
@@ -34,6 +37,7 @@ def hub(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
             monkeypatch.delenv(name, raising=False)
         monkeypatch.setenv("LC_ALL", "zh_CN.UTF-8")
         server.add(REPO, {"README.md": b"# card\n", WEIGHTS: DATA}, tags=["gguf"], downloads=12_345)
+        server.add(PICKLES, {"x.bin": b"pickle"})
         yield server
 
 
@@ -85,6 +89,36 @@ def test_include_and_quant_choose_files(home: Path, hub: HubServer) -> None:
     assert {path.name for path in folder.iterdir()} == {"a-Q2_K.gguf", "x.bin"}
 
 
+@pytest.mark.parametrize("name", ["hf", "modelscope"])
+def test_what_could_be_fetched_is_listed(home: Path, hub: HubServer, name: str) -> None:
+    files = {"a-Q2_K.gguf": DATA[:5000], "a-Q8_0.gguf": DATA[:9000], "model.safetensors": DATA[:90_000]}
+    hub.add(REPO, {**files, "README.md": b"# card"})
+    done = drkun("pull", REPO, "--list", "--from", name)
+    assert done.returncode == 0
+    small, large, whole = done.stdout.splitlines()
+    assert small.split() == ["Q2_K", "5", "kB", "放得下"]
+    assert large.split() == ["*", "Q8_0", "9", "kB", "放得下", "默认下载"]
+    assert "safetensors" in whole and "90 kB" in whole and "放得下" in whole
+    told = json.loads(drkun("pull", REPO, "--list", "--from", name, "--json").stdout)
+    assert (told["hub"], told["repo"]) == (name, REPO)
+    formats = [(one["format"], one["quantization"], one["size_bytes"]) for one in told["offers"]]
+    assert formats == [("gguf", "Q2_K", 5000), ("gguf", "Q8_0", 9000), ("safetensors", None, 90_006)]
+    assert [one["default"] for one in told["offers"]] == [False, True, False]
+    assert told["offers"][2]["files"] == ["model.safetensors", "README.md"]
+    assert not (home / "models").exists()
+
+
+def test_a_card_is_read_without_fetching(home: Path, hub: HubServer) -> None:
+    hub.add(REPO, {"README.md": b"---\nlicense: mit\n---\n# Card\x1b[31m\n\ntext\n", WEIGHTS: DATA})
+    done = drkun("pull", REPO, "--card")
+    assert (done.returncode, done.stdout) == (0, "# Card\n\ntext\n")
+    assert json.loads(drkun("pull", REPO, "--card", "--json").stdout)["card"] == "# Card\n\ntext"
+    hub.add("some/without", {WEIGHTS: DATA})
+    done = drkun("pull", "some/without", "--card")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "没有说明卡片。\n")
+    assert not (home / "models").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "code", "kind"),
     [
@@ -94,6 +128,11 @@ def test_include_and_quant_choose_files(home: Path, hub: HubServer) -> None:
         ((REPO, "--quant", "Q9_9"), 2, "quant_missing"),
         ((REPO, "--include", "*.nothing"), 2, "nothing_matches"),
         ((REPO, "--from", "elsewhere"), 2, "bad_usage"),
+        ((REPO, "--list", "--quant", "Q4_K_M"), 2, "bad_usage"),
+        ((REPO, "--list", "--card"), 2, "bad_usage"),
+        (("no/thing", "--list", "--from", "modelscope"), 3, "repo_missing"),
+        (("no/thing", "--card", "--from", "modelscope"), 3, "repo_missing"),
+        ((PICKLES, "--list"), 3, "pickles_only"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(
@@ -211,6 +250,26 @@ def test_search_prints_a_table(hub: HubServer) -> None:
     assert first.split() == [REPO, "4.0", "B", "12,345", "1", "2026-05-01", "gguf"]
     assert second.split()[-2:] == ["safetensors", "需许可"]
     assert drkun("search", "nothing-like-it").stdout == "没有找到\n"
+
+
+def test_a_search_for_nothing_recommends_what_suits_this_machine(hub: HubServer) -> None:
+    models = recommended(hardware.read())
+    done = drkun("search")
+    assert done.returncode == 0
+    head, *lines = done.stdout.splitlines()
+    assert head.split() == ["仓库", "量化", "大小", "许可", "来源", "能否放下", "用途"]
+    assert [line.split()[0] for line in lines] == [model.repo for model in models]
+    assert models[0].zh in lines[0] and "放" in lines[0]
+    told = json.loads(drkun("search", "--json", "--from", "modelscope", "--limit", "2").stdout)["recommended"]
+    assert [one["repo"] for one in told] == [model.repo for model in models[:2]]
+    assert told[0]["hub"] == "modelscope" and told[0]["size_bytes"] == models[0].bytes
+    assert set(told[0]) == {
+        *("hub", "repo", "quantization", "size_bytes", "licence", "purpose", "needs", "fits", "profile")
+    }
+    assert not hub.seen
+    # A filter alone looks on the hub, and so does an empty word.
+    assert json.loads(drkun("search", "--gguf", "--json").stdout)["found"][0]["repo"] == REPO
+    assert json.loads(drkun("search", "", "--json").stdout)["found"][0]["repo"] == REPO
 
 
 def test_search_for_programs(hub: HubServer) -> None:

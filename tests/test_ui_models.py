@@ -10,12 +10,14 @@ import pytest
 from textual.widgets import Input, OptionList
 
 from drkun_tui import hardware, paths
+from drkun_tui.hardware import Gpu
 from drkun_tui.i18n import t
 from drkun_tui.library import fit
 from drkun_tui.library.hub.downloads import Download
 from drkun_tui.library.hub.protocol import Request
 from drkun_tui.library.hub.recommended import first_choice
 from drkun_tui.profiles import GIB
+from drkun_tui.ui.guide import proposal
 from drkun_tui.ui.screens.ask_text import AskText
 from drkun_tui.ui.screens.choose import Choose
 from drkun_tui.ui.screens.confirm import Confirm
@@ -427,6 +429,60 @@ async def test_what_must_be_accepted_first_is_told(hub: HubServer) -> None:
         assert [download.phase for download in it.app.downloads_now] == ["failed"]
 
 
+@pytest.mark.parametrize(("key", "coming"), [("y", 2), ("n", 1)])
+async def test_an_adapter_of_the_list_offers_its_base_too(
+    hub: HubServer, monkeypatch: pytest.MonkeyPatch, key: str, coming: int
+) -> None:
+    adapter, base = medical_on(hub, monkeypatch)
+    async with chat(loaded=False) as it:
+        await choose_medical(it, adapter)
+        assert flat(t("fetch_screen.needs", base=base)) in it.seen("#card-title")
+        await it.press("enter")
+        await dialog(it, Choose)
+        assert t("fetch_screen.fits") in it.seen("#choices")
+        await it.press("enter")
+        await dialog(it, Confirm)
+        assert base in it.seen("#dialog")
+        await it.press(key)
+        await dialog(it, ModelsScreen)
+        await it.until(lambda: [d.phase for d in it.app.downloads_now] == ["done"] * coming)
+        assert (base in {download.request.repo for download in it.app.downloads_now}) is (key == "y")
+
+
+async def test_a_base_that_is_here_is_not_offered_again(
+    hub: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter, base = medical_on(hub, monkeypatch)
+    put_base(gguf_folder() / base)
+    async with chat(loaded=False) as it:
+        await choose_medical(it, adapter)
+        await it.press("enter")
+        await dialog(it, Choose)
+        await it.press("enter")
+        await dialog(it, ModelsScreen)
+        await it.until(lambda: [d.request.repo for d in it.app.downloads_now] == [adapter])
+
+
+def medical_on(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
+    """A machine whose list holds an adapter, which the hub has, and its base; their names."""
+    card = Gpu("Card", 8 * GIB, 15 * GIB // 2, "nvidia 1", "nvidia")
+    machine = replace(hardware.read(), gpus=[card])
+    monkeypatch.setattr(hardware, "read", lambda: machine)
+    adapter, base = "Sogrey/Chinese-medical-lora", "Qwen/Qwen3-4B"
+    hub.add(adapter, {"adapter_model.safetensors": b"x" * 3000, "README.md": b"# lora"})
+    hub.add(base, {"model.safetensors": b"x" * 5000, "README.md": b"# base"})
+    return adapter, base
+
+
+async def choose_medical(it: Chat, adapter: str) -> None:
+    await at_models(it)
+    await it.press("d")
+    await dialog(it, FetchScreen)
+    await it.until(lambda: adapter in it.seen("#found"))
+    await it.press("tab", "down")
+    await it.until(lambda: adapter in it.seen("#card-title"))
+
+
 async def test_a_hub_that_cannot_be_asked_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     # Nobody listens there, and nobody else is given this port.
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
@@ -467,7 +523,7 @@ async def test_a_download_is_paused_resumed_and_cancelled(hub: HubServer) -> Non
 
 
 async def test_the_guide_fetches_a_model_and_then_uses_it(hub: HubServer, home: Path) -> None:
-    model = first_choice(hardware.read()).model
+    model = first_choice(hardware.read())
     weights = starter_with(home / "weights", general__name="Proposed")
     hub.add(model.repo, {f"model-{model.quant}.gguf": weights})
     async with chat() as it:
@@ -480,6 +536,31 @@ async def test_the_guide_fetches_a_model_and_then_uses_it(hub: HubServer, home: 
         await it.until(lambda: it.app.settings.model.startswith(model.repo))
         await it.until(lambda: "load" not in it.working())
         assert (await it.ask("你好")).model.startswith(model.repo)
+
+
+def test_the_guide_says_when_its_model_does_not_fit_and_stays_with_it(
+    home: Path, user_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = replace(hardware.read(), ram_total=16 * GIB, gpus=[])
+
+    def free(gib: float) -> None:
+        monkeypatch.setattr(hardware, "read", lambda: replace(machine, ram_available=int(gib * GIB)))
+
+    free(0.5)
+    tight = proposal(plainly(), [])
+    assert tight is not None and tight.model.repo == "Qwen/Qwen3-0.6B-GGUF"
+    shown = {"model": "Qwen/Qwen3-0.6B-GGUF Q8_0", "size": "639 MB", "minutes": 2}
+    assert tight.text == t("guide.propose_tight", free=size(GIB // 2), **shown)
+    free(12)
+    later = proposal(plainly(), [], tight)
+    assert later is not None and later.model == tight.model
+    assert later.text == t("guide.propose", **shown)
+    request = later.request("hf")
+    coming = Download(id="1", request=request, phase="downloading", files={})
+    free(1)
+    on_its_way = proposal(plainly(), [coming], later)
+    assert on_its_way is not None and on_its_way.model == tight.model
+    assert on_its_way.text == t("guide.coming", **shown)
 
 
 async def test_who_has_a_model_gets_no_guide(hub: HubServer) -> None:

@@ -8,7 +8,7 @@ import sys
 
 from drkun_tui import paths, settings
 from drkun_tui.commands.following import StatusLine, on_interrupt
-from drkun_tui.errors import EXIT_DONE, EXIT_INTERRUPTED, DrkunError
+from drkun_tui.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_INTERRUPTED, DrkunError
 from drkun_tui.i18n import set_language, t
 from drkun_tui.library.hub import downloads
 from drkun_tui.library.hub.downloads import Downloads
@@ -29,7 +29,7 @@ from drkun_tui.ui.typeset.sanitise import one_line
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Fetch; the exit code says whether everything is there."""
+    """Fetch, or only look; the exit code says whether everything is there."""
     saved = settings.load(paths.settings_file())
     set_language(saved.language)
     request = Request(
@@ -40,6 +40,15 @@ def run(arguments: argparse.Namespace) -> int:
         quant=arguments.quant,
         include=arguments.include,
     )
+    if arguments.look:
+        if request.quant or request.include:
+            raise DrkunError("bad_usage", t("pull.looks_only"), t("pull.looks_only_hint"), EXIT_BAD_INPUT)
+        # Imported late, like what a question needs: a download does not wait for it.
+        from drkun_tui.commands import looking
+
+        show = looking.show_card if arguments.look == "card" else looking.show_files
+        asyncio.run(show(request, as_json=arguments.json))
+        return EXIT_DONE
     asks = not (arguments.yes or arguments.json) and sys.stdin.isatty() and sys.stderr.isatty()
     try:
         return asyncio.run(_pull(request, asks=asks, as_json=arguments.json))
@@ -79,7 +88,8 @@ async def _agreed(request: Request) -> bool:
     # Imported late: the download itself does not wait for them.
     from drkun_tui import hardware
     from drkun_tui.library.hub.base import HubError
-    from drkun_tui.library.hub.resolve import fits_on, resolve
+    from drkun_tui.library.hub.fitting import fits_on
+    from drkun_tui.library.hub.resolve import resolve
 
     listing = await downloads.files(request.hub, request.repo, request.revision)
     try:

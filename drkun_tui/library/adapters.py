@@ -90,6 +90,11 @@ def missing_base(adapter: Model, models: Iterable[Model]) -> str | None:
     return f"{_last(named)} GGUF" if _wants_copy(adapter, named) else named
 
 
+def is_here(base: str, models: Iterable[Model]) -> bool:
+    """Is a whole base model there that a PEFT adapter may mean by this name?"""
+    return any(model.complete for model in _Bases(models).meant(base, Kind.BASE))
+
+
 def dependents(base: Model, models: Sequence[Model]) -> list[Model]:
     """The adapters that would be left without this base."""
     bases = _Bases(models)
@@ -154,14 +159,14 @@ class _Bases:
         return Problem(text, t("inventory.remedy_find_base"))
 
     def _named(self, adapter: Model) -> list[Model]:
-        """The bases that the adapter's words mean; the closest reading that finds any."""
-        said = adapter.base_model
-        if not said:
-            return []
+        """The bases that the adapter's words mean."""
+        return self.meant(adapter.base_model, _FORMATS[adapter.kind]) if adapter.base_model else []
+
+    def meant(self, said: str, wanted: Kind) -> list[Model]:
+        """The bases that some words mean; the closest reading that finds any of the wanted kind."""
         place = _place(said)
         here = [model for model in self._models if place and _is_at(model.path, place)]
         for key in () if here else _keys_for(said):
-            wanted = _FORMATS[adapter.kind]
             if found := [model for model in self._by_key.get(key, ()) if model.kind is wanted]:
                 return found
         return here

@@ -117,8 +117,9 @@ class Fetching(Telling):
         finally:
             self._guide_waits = False
         try:
-            again = self._proposal is not None
-            self._proposal = await asyncio.to_thread(proposal, self.settings, self.downloads_now, again=again)
+            self._proposal = await asyncio.to_thread(
+                proposal, self.settings, self.downloads_now, self._proposal
+            )
             self._needs_guide = self._proposal is not None
         finally:
             self._guide_turn.release()

@@ -11,7 +11,7 @@ from drkun_tui.i18n import t
 from drkun_tui.library import inventory
 from drkun_tui.library.hub.downloads import Download
 from drkun_tui.library.hub.protocol import HubName, Request
-from drkun_tui.library.hub.recommended import Recommendation, first_choice
+from drkun_tui.library.hub.recommended import Recommendation, first_choice, judge
 from drkun_tui.library.plan import folders, loadable
 from drkun_tui.settings import Settings
 from drkun_tui.ui.table import size
@@ -35,19 +35,22 @@ class Proposal:
 
     def request(self, hub: HubName) -> Request:
         """The download of it."""
-        hubs = self.model.hubs
-        return self.model.request(paths.model_store(), hub if hub in hubs else hubs[0])
+        return self.model.request(paths.model_store(), hub)
 
 
-def proposal(settings: Settings, downloads: Sequence[Download], *, again: bool) -> Proposal | None:
+def proposal(
+    settings: Settings, downloads: Sequence[Download], before: Proposal | None = None
+) -> Proposal | None:
     """What to propose; None for someone who has chosen or brought a model. Scans folders.
 
     Args:
-        again: there was a proposal before, so only what is fetched can be new.
+        before: the proposal at the last look, after which only what is fetched can be new. It stays the same
+            model, whatever other programs leave free meanwhile.
     """
-    looked = [paths.model_store()] if again else folders(settings)
+    looked = [paths.model_store()] if before else folders(settings)
     models = [model for model in inventory.scan(looked) if not model.demonstration]
-    model = first_choice(hardware.read()).model
+    machine = hardware.read()
+    model = before.model if before else first_choice(machine)
     values = {"model": f"{model.repo} {model.quant}", "size": size(model.bytes)}
     place = paths.model_store().joinpath(*model.repo.split("/"))
     arrived = next((m for m in models if loadable(m) and m.path.is_relative_to(place)), None)
@@ -58,4 +61,5 @@ def proposal(settings: Settings, downloads: Sequence[Download], *, again: bool) 
     if any(download.request.repo == model.repo and download.running for download in downloads):
         return Proposal(model, t("guide.coming", **values))
     minutes = math.ceil(model.bytes / USUAL_SPEED / 60)
-    return Proposal(model, t("guide.propose", minutes=minutes, **values))
+    told = "guide.propose" if judge(model, machine).fits else "guide.propose_tight"
+    return Proposal(model, t(told, minutes=minutes, free=size(machine.ram_available), **values))

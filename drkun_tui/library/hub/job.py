@@ -29,6 +29,7 @@ from drkun_tui.jobs.detached import (
 )
 from drkun_tui.library.files import size_of
 from drkun_tui.library.hub.base import Hub, HubError
+from drkun_tui.library.hub.fitting import fits_on
 from drkun_tui.library.hub.folder import ModelFolder, unwritable
 from drkun_tui.library.hub.hubs import connect
 from drkun_tui.library.hub.meter import Meter
@@ -52,7 +53,7 @@ from drkun_tui.library.hub.protocol import (
     read_plan,
     read_request,
 )
-from drkun_tui.library.hub.resolve import fits_on, resolve
+from drkun_tui.library.hub.resolve import resolve
 from drkun_tui.library.hub.retry import Backoff, StoppedError
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ import msgspec
 
 from drkun_tui.hardware import Hardware
 from drkun_tui.i18n import language
+from drkun_tui.library.hub.fitting import Verdict, fits_on, judge_safetensors
 from drkun_tui.library.hub.protocol import HubName, Request
-from drkun_tui.library.hub.resolve import fits_on
 from drkun_tui.profiles import GIB
 
 CLASSES = ("cpu-8gb", "cpu-16gb", "gpu8", "gpu16", "gpu24")
@@ -45,16 +45,13 @@ class Recommendation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         """What it is good for, one line in the reader's language."""
         return self.zh if language() == "zh" else self.en
 
-    def request(self, store: Path, hub: HubName | None = None) -> Request:
+    def hub(self, usual: HubName) -> HubName:
+        """Where to fetch it: the usual hub, if it is there."""
+        return usual if usual in self.hubs else self.hubs[0]
+
+    def request(self, store: Path, usual: HubName) -> Request:
         """The download of it into a model store."""
-        return Request(hub=hub or self.hubs[0], repo=self.repo, store=str(store.absolute()), quant=self.quant)
-
-
-class FirstChoice(msgspec.Struct, frozen=True):
-    """What the first-run guide proposes, and whether it fits in what is free now."""
-
-    model: Recommendation
-    fits: bool
+        return Request(hub=self.hub(usual), repo=self.repo, store=str(store.absolute()), quant=self.quant)
 
 
 def machine_class(machine: Hardware) -> str:
@@ -77,15 +74,25 @@ def recommended(machine: Hardware) -> list[Recommendation]:
     return list({model.repo: model for name in (own, *smaller) for model in lists[name]}.values())
 
 
-def first_choice(machine: Hardware) -> FirstChoice:
+def base_of(model: Recommendation) -> Recommendation | None:
+    """Of the list, the model that this one is used together with; None where it stands alone."""
+    every = [each for models in _lists().values() for each in models]
+    return next((each for each in every if each.repo == model.needs), None)
+
+
+def judge(model: Recommendation, machine: Hardware) -> Verdict:
+    """Does it fit in what is free now? An adapter, whose own weights are small, with its base."""
+    base = base_of(model)
+    size = model.bytes + (base.bytes if base else 0)
+    return Verdict(fits_on(machine)(size)) if model.quant else judge_safetensors(size, machine)
+
+
+def first_choice(machine: Hardware) -> Recommendation:
     """What to propose to someone who has no model yet: the best that a program without further packages
-    can load, which is a GGUF, and that fits; the smallest, when none does."""
+    can load, which is a GGUF, and that fits in what is free now; the smallest, when none does."""
     ggufs = [model for model in recommended(machine) if model.quant]
-    fits = fits_on(machine)
-    for model in ggufs:
-        if fits(model.bytes):
-            return FirstChoice(model, True)
-    return FirstChoice(min(ggufs, key=lambda model: model.bytes), False)
+    fitting = (model for model in ggufs if judge(model, machine).fits)
+    return next(fitting, min(ggufs, key=lambda model: model.bytes))
 
 
 def _lists() -> dict[str, list[Recommendation]]:

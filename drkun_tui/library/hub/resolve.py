@@ -7,26 +7,13 @@ from collections.abc import Sequence
 
 import msgspec
 
-from drkun_tui.hardware import Hardware
 from drkun_tui.library.hub.base import HubError
 from drkun_tui.library.hub.choose import Fits, choose
 from drkun_tui.library.hub.names import check_files, check_inside
 from drkun_tui.library.hub.protocol import Listing, Plan, RepoFile
-from drkun_tui.profiles import Profile, budget
 
 _DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _MOST_FILES = 20_000
-_BESIDE_WEIGHTS = 768 * 1024 * 1024
-"""Bytes for a context of some thousand tokens, buffers and the process."""
-
-
-def fits_on(machine: Hardware) -> Fits:
-    """Would weights of so many bytes leave room to answer in the memory that is free now?
-
-    Before its header is read nothing else is known of a model; `library.fit` says it exactly afterwards.
-    """
-    free = budget(Profile.CPU, machine)
-    return lambda size: size + _BESIDE_WEIGHTS <= free
 
 
 def resolve(listing: Listing, fits: Fits, *, quant: str = "", include: Sequence[str] = ()) -> Plan:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import glob
 import shutil
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
@@ -21,15 +19,20 @@ from textual.widgets.option_list import Option
 
 from drkun_tui import paths
 from drkun_tui.errors import DrkunError
+from drkun_tui.hardware import Hardware
 from drkun_tui.i18n import t
+from drkun_tui.library import inventory
+from drkun_tui.library.adapters import is_here
 from drkun_tui.library.hub import downloads
 from drkun_tui.library.hub.base import HubError
-from drkun_tui.library.hub.choose import Variant, best, cards, safetensors, variants
-from drkun_tui.library.hub.protocol import Filters, Found, HubName, Listing, RepoFile, Request
-from drkun_tui.library.hub.recommended import Recommendation, recommended
-from drkun_tui.library.hub.resolve import fits_on, resolve
+from drkun_tui.library.hub.offers import Offer, offers
+from drkun_tui.library.hub.protocol import Filters, Found, HubName, Listing, Request
+from drkun_tui.library.hub.recommended import Recommendation, base_of, judge, recommended
+from drkun_tui.library.plan import folders
 from drkun_tui.ui import room
+from drkun_tui.ui.hub_rows import fit_text, found_cells, offer_cells, recommended_cells, size_of
 from drkun_tui.ui.screens.choose import Choice, Choose
+from drkun_tui.ui.screens.confirm import Confirm
 from drkun_tui.ui.table import GAP, cell, fit_columns, size
 from drkun_tui.ui.typeset.sanitise import clean, one_line
 from drkun_tui.ui.widgets.header import Header
@@ -144,8 +147,11 @@ class FetchScreen(Screen[None]):
 
     def _show(self, found: Sequence[Found | Recommendation]) -> None:
         self._shown = list(found)
-        rows = [_row(each) for each in self._shown]
-        titles = [t(f"fetch_screen.column_{name}") for name in ("repo", "size", "note")]
+        rows = [
+            recommended_cells(each) if isinstance(each, Recommendation) else found_cells(each)
+            for each in self._shown
+        ]
+        titles = tuple(t(f"fetch_screen.column_{name}") for name in ("repo", "size", "note"))
         widths = fit_columns([titles, *rows], (48, 10, 60))
         self.query_one("#columns", Static).update(
             Text("  " + _line(titles, widths), no_wrap=True) if rows else t("fetch_screen.nothing")
@@ -181,7 +187,7 @@ class FetchScreen(Screen[None]):
     async def _highlighted(self, event: OptionList.OptionHighlighted) -> None:
         """Show the card of what has been highlighted for a moment."""
         found = self._shown[int(event.option_id or 0)]
-        self.query_one("#card-title", Static).update(_facts(found))
+        self.query_one("#card-title", Static).update(_facts(found, self._machine))
         self.query_one(TextView).show("", markdown=False)
         await asyncio.sleep(CARD_AFTER_S)
         try:
@@ -192,9 +198,7 @@ class FetchScreen(Screen[None]):
             view.show(text or t("fetch_screen.no_card"), markdown=True)
 
     def _hub_of(self, found: Found | Recommendation) -> HubName:
-        if isinstance(found, Found):
-            return found.hub
-        return self._hub if self._hub in found.hubs else found.hubs[0]
+        return found.hub if isinstance(found, Found) else found.hub(self._hub)
 
     # What is fetched
 
@@ -224,14 +228,18 @@ class FetchScreen(Screen[None]):
             if wanted is None:
                 return
             store = str(paths.model_store())
-            await self.app.fetch(
-                Request(hub=hub, repo=found.repo, store=store, quant=wanted.quant, include=wanted.include)
-            )
+            include = list(wanted.include)
+            requests = [
+                Request(hub=hub, repo=found.repo, store=store, quant=wanted.quant, include=include),
+                *await self._base_too(found),
+            ]
+            for request in requests:
+                await self.app.fetch(request)
             self.app.action_go("models")
         except DrkunError as error:
             notice.fail(error)
 
-    async def _which(self, repo: str, listing: Listing, proposed: str) -> Wanted | None:
+    async def _which(self, repo: str, listing: Listing, proposed: str) -> Offer | None:
         """What of a repository to fetch; None when the question was left.
 
         Args:
@@ -240,61 +248,36 @@ class FetchScreen(Screen[None]):
         Raises:
             DrkunError: there is nothing to fetch.
         """
-        fits = fits_on(self._machine)
         try:
-            plan = resolve(listing, fits)
+            offered = offers(listing, self._machine, proposed)
         except HubError as error:
             raise downloads.error_of(error.kind, error.values) from error
         free = await asyncio.to_thread(_free_bytes, paths.model_store())
         hint = t("fetch_screen.disk", free=size(free))
-        found = variants(listing.files, fits)
-        rows = [_row_of_variant(variant, found) for variant in found]
-        wanted = [_wanted(variant, found, listing) for variant in found]
-        whole = plan.files if not found else _safetensors_beside(listing)
-        if whole:
-            told = t("fetch_screen.safetensors" if found else "fetch_screen.whole", files=len(whole))
-            rows.append((told, size(sum(file.size for file in whole)), ""))
-            wanted.append(Wanted(include=_exactly(whole) if found else []))
-        choices = [Choice(str(i), row) for i, row in enumerate(rows)]
-        same = [i for i, variant in enumerate(found) if variant.quantization == proposed]
-        default = same[0] if same else found.index(best(found)) if found else 0
+        choices = [
+            Choice(str(i), offer_cells(offer, whole=len(offered) == 1)) for i, offer in enumerate(offered)
+        ]
+        default = next(i for i, offer in enumerate(offered) if offer.default)
         title = one_line(t("fetch_screen.which", repo=repo), 90)
         dialog = Choose(title, choices, str(default), right=frozenset({1}), hint=hint)
         chosen = await self.app.push_screen_wait(dialog)
-        return None if chosen is None else wanted[int(chosen)]
+        return None if chosen is None else offered[int(chosen)]
 
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """Of a repository, as `Request` has it: a quantisation, or exactly some files, or whatever is best."""
-
-    quant: str = ""
-    include: list[str] = field(default_factory=list)
-
-
-def _wanted(variant: Variant, found: Sequence[Variant], listing: Listing) -> Wanted:
-    """A quantisation by its name, where only one file has it."""
-    if [other.quantization for other in found].count(variant.quantization) == 1:
-        return Wanted(variant.quantization)
-    return Wanted(include=_exactly([*variant.files, *cards(listing.files)]))
-
-
-def _exactly(files: Iterable[RepoFile]) -> list[str]:
-    return [glob.escape(file.path) for file in files]
-
-
-def _safetensors_beside(listing: Listing) -> list[RepoFile]:
-    """The other form of the model in a repository of GGUF files; none where it has no other."""
-    try:
-        return safetensors(listing.files)
-    except HubError:
-        return []
-
-
-def _row_of_variant(variant: Variant, found: Sequence[Variant]) -> tuple[str, str, str]:
-    one = [other.quantization for other in found].count(variant.quantization) == 1
-    name = variant.quantization if one else one_line(variant.name, 48)
-    return name, size(variant.size), t("fetch_screen.fits" if variant.fits else "fetch_screen.too_big")
+    async def _base_too(self, found: Found | Recommendation) -> list[Request]:
+        """The download of a recommended adapter's base, which neither is here nor coming, if it is wanted."""
+        base = base_of(found) if isinstance(found, Recommendation) else None
+        if base is None or any(
+            download.request.repo == base.repo and download.running
+            for download in await self.app.downloads.all()
+        ):
+            return []
+        searched = folders(self.app.settings)
+        if await asyncio.to_thread(lambda: is_here(base.repo, inventory.scan(searched))):
+            return []
+        told = t("fetch_screen.base", adapter=found.repo, base=base.repo, size=size_of(base))
+        if not await self.app.push_screen_wait(Confirm(told, t("fetch_screen.base_keys"))):
+            return []
+        return [base.request(paths.model_store(), self._hub)]
 
 
 def _free_bytes(folder: Path) -> int:
@@ -307,25 +290,18 @@ def _next(values: tuple[T, ...], value: T) -> T:
     return values[(values.index(value) + 1) % len(values)]
 
 
-def _row(found: Found | Recommendation) -> list[str]:
-    if isinstance(found, Recommendation):
-        return [one_line(found.repo, 60), size(found.bytes), one_line(found.text, 80)]
-    parameters = f"{found.parameters / 1e9:.1f} B" if found.parameters else ""
-    said = [t("fetch_screen.downloads", count=f"{found.downloads:,}")]
-    if found.gated:
-        said.insert(0, t("fetch_screen.gated"))
-    return [one_line(found.repo, 60), parameters, "  ".join(said)]
-
-
 def _line(row: Sequence[str], widths: Sequence[int]) -> str:
     cells = zip(row, widths, (False, True, False), strict=True)
     return GAP.join(cell(text, width, right=right) for text, width, right in cells)
 
 
-def _facts(found: Found | Recommendation) -> Text:
+def _facts(found: Found | Recommendation, machine: Hardware) -> Text:
     text = Text(one_line(found.repo, 60) + "\n", "bold")
     if isinstance(found, Recommendation):
-        return text.append(f"{found.text}\n{found.licence}", "not bold dim")
+        said = [found.licence, fit_text(judge(found, machine))]
+        if found.needs:
+            said.append(t("fetch_screen.needs", base=found.needs))
+        return text.append(f"{found.text}\n{'  '.join(filter(None, said))}", "not bold dim")
     updated = found.updated[:10]
     tags = ", ".join(clean(tag) for tag in found.tags[:12])
     return text.append(one_line(f"{updated}  {tags}", 200), "not bold dim")

@@ -7,6 +7,7 @@ from textual import events
 from drkun_tui import paths
 from drkun_tui.i18n import t
 from drkun_tui.library.overview import Entry
+from drkun_tui.library.speed import PROMPT_TOKENS, Speed
 from drkun_tui.ui import model_rows
 from drkun_tui.ui.table import GAP, cell, fit_columns, size
 from drkun_tui.ui.typeset.sanitise import clean, one_line
@@ -57,8 +58,8 @@ def _lines(entry: Entry, width: int) -> list[Line]:
     if model.shape is not None:
         needs = [(t(f"profile.{name}"), fit.reason) for name, fit in entry.fits.items()]
         lines += [BLANK, *_table(needs, width)]
-    if entry.speed is not None:
-        lines += [BLANK, *_table([(t("models.speed"), _speed(entry))], width)]
+    if entry.speeds:
+        lines += [BLANK, *_table(_speeds(entry), width)]
     return [*lines, BLANK, *wrap([Span(clean(paths.shown(model.path)), "dim")], width)]
 
 
@@ -89,9 +90,18 @@ def _facts(entry: Entry) -> Facts:
     ]
 
 
-def _speed(entry: Entry) -> str:
-    if (speed := entry.speed) is None:
-        return ""
-    first = t("models.first_token", seconds=f"{speed.ttft_s:.2f}")
+def _speeds(entry: Entry) -> Facts:
+    """How fast it answers under each profile that can load it; where that is one, it needs no name."""
+    one = len(entry.speeds) == 1
+    return [
+        (t("models.speed") if one else t("models.speed_under", profile=t(f"profile.{name}")), _speed(speed))
+        for name, speed in entry.speeds.items()
+    ]
+
+
+def _speed(speed: Speed | None) -> str:
+    if speed is None:
+        return t("models.speed_unknown")
+    first = t("models.first_token", seconds=f"{speed.ttft_s:.2f}", tokens=PROMPT_TOKENS)
     decode_basis, first_basis = t(f"speed.{speed.label}"), t(f"speed.{speed.ttft_label}")
     return f"{speed.decode_tok_s:,.1f} tok/s {decode_basis}  {first} {first_basis}"
