@@ -53,9 +53,10 @@ def _of_files(bench: Bench, folder: Path) -> list[Row]:
 
 def _of_tools(bench: Bench, folder: Path) -> list[Row]:
     """The merge and the whole export against the tools that people would use instead."""
-    sides = {way: functools.partial(_way, bench, folder, way) for way in ("merge", "peft", "export", "tools")}
+    ways = ("merge", "peft", "export", "tools", "plain", "own")
+    sides = {way: functools.partial(_way, bench, folder, way) for way in ways}
     taken = bench.rounds_of("export", sides)
-    merged, peft, exported, tools = ([told["s"] for told in taken[way]] for way in sides)
+    merged, peft, exported, tools, plain, own = ([told["s"] for told in taken[way]] for way in sides)
     peak, of_peft = (
         statistics.median(told["peak"] for told in taken[way]) / GIB for way in ("merge", "peft")
     )
@@ -67,7 +68,11 @@ def _of_tools(bench: Bench, folder: Path) -> list[Row]:
         Row("the same, peak memory", peak, "GiB", of_peft, "PEFT"),
         compare(
             "adapter to Q4_K_M, without the proof", "s", exported,
-            "PEFT, convert_hf_to_gguf.py, llama.cpp's quantiser", tools, Target("at most", 1.1),
+            "PEFT, convert_hf_to_gguf.py, llama.cpp's quantiser", tools,
+        ),
+        compare(
+            "the base alone to Q4_K_M, without the proof", "s", plain,
+            "convert_hf_to_gguf.py, llama.cpp's quantiser", own, Target("at most", 1.1),
         ),
     ]  # fmt: skip
 

@@ -4,6 +4,7 @@
 - ``merge``: our merge; ``peft``: PEFT's, saved. These three begin and end on the disk.
 - ``export``: our converter and quantiser, the adapter added on the way.
 - ``tools``: PEFT's merge saved, ``convert_hf_to_gguf.py``, and llama.cpp's quantiser.
+- ``plain``: our converter and quantiser on the base alone; ``own``: llama.cpp's, nothing before them.
 """
 
 from __future__ import annotations
@@ -77,11 +78,20 @@ def _import_peft() -> None:
 
 def export(folder: Path, out: Path) -> None:
     """As the export's job does it, stage by stage."""
+    _stages(folder, out, str(folder / "adapter"))
+
+
+def plain(folder: Path, out: Path) -> None:
+    """The same without an adapter."""
+    _stages(folder, out, "")
+
+
+def _stages(folder: Path, out: Path, adapter: str) -> None:
     kept = str(converters.ensure(lambda: False))
     convert = Convert(
         converters=kept,
         base=str(folder / "base"),
-        adapter=str(folder / "adapter"),
+        adapter=adapter,
         out=str(out / "whole.gguf"),
         out_type="bf16",
         name="random",
@@ -95,10 +105,20 @@ def export(folder: Path, out: Path) -> None:
 
 def tools(folder: Path, out: Path) -> None:
     """Each tool a process of its own, as their documents have it."""
-    me = [sys.executable, "-m", "benchmarks.children.exporting"]
     (out / "merged").mkdir()
-    for way, where in (("saved", str(out / "merged")), ("script", str(out)), ("quantiser", str(out))):
-        subprocess.run([*me, way, str(folder), where], check=True, stdout=subprocess.DEVNULL)
+    _processes(folder, ("saved", out / "merged"), ("script", out), ("quantiser", out))
+
+
+def own(folder: Path, out: Path) -> None:
+    """llama.cpp's tools alone, on the base."""
+    (out / "merged").symlink_to(folder / "base")
+    _processes(folder, ("script", out), ("quantiser", out))
+
+
+def _processes(folder: Path, *ways: tuple[str, Path]) -> None:
+    me = [sys.executable, "-m", "benchmarks.children.exporting"]
+    for way, where in ways:
+        subprocess.run([*me, way, str(folder), str(where)], check=True, stdout=subprocess.DEVNULL)
 
 
 def script(folder: Path, out: Path) -> None:
@@ -154,7 +174,7 @@ def _tell(began: float) -> None:
 TIMED = (copy, merge, peft)
 """They take their time themselves."""
 
-WAYS = {way.__name__: way for way in (*TIMED, saved, export, tools, script, quantiser)}
+WAYS = {way.__name__: way for way in (*TIMED, saved, export, plain, tools, own, script, quantiser)}
 
 
 def main(way: str, folder: Path, out: Path) -> None:
