@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from drkun_tui import paths
-from drkun_tui.library import inventory, provenance
+from drkun_tui.library import inspection, inventory, provenance
 from drkun_tui.library.model import Kind, Model
 from drkun_tui.library.plan import folders
 from drkun_tui.library.provenance import Prompt, Provenance
@@ -354,9 +354,9 @@ def test_the_licences_of_base_and_data_are_named(home: Path, adapter: Path) -> N
     assert made.licences == Licences(data="patients.csv")
     assert "- base model: unknown" in made.card and "- data (patients.csv): unknown" in made.card
     told = licences.with_licences(made.card, model="mit", data="cc-by-4.0")
-    assert licences.licence_of(told) == "mit" and "unknown" not in told
+    assert inspection.licence_of(told) == "mit" and "unknown" not in told
     starter = next(model for model in models if model.name == "starter")
-    assert licences.licence_of(release.draft(starter, models).card) == "apache-2.0"
+    assert inspection.licence_of(release.draft(starter, models).card) == "apache-2.0"
     release.check_card(release.draft(starter, models).card, release.draft(starter, models).licences)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from drkun_tui.library import gguf, provenance
+from drkun_tui.library import gguf, inspection, provenance
 from drkun_tui.library.files import is_file, read_bytes, read_json, size_of
 from drkun_tui.library.model import Kind, Model
 from drkun_tui.library.provenance import FILE
@@ -55,7 +55,7 @@ def draft(model: Model, models: Iterable[Model]) -> Draft:
     files = _files(model)
     known = licences.known(model, models)
     card = (
-        licences.raw_card(model)
+        inspection.raw_card(model)
         or f"---\npipeline_tag: text-generation\n---\n\n# {model.name.rpartition('/')[2]}\n"
     )
     return Draft(
