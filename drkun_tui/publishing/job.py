@@ -229,7 +229,7 @@ class Export:
         """Let only pass what says what its source says.
 
         Raises:
-            PublishingError: ``not_proved``, or it cannot be compared.
+            PublishingError: what `targets.check` raises, or it cannot be compared.
         """
         machine, trained = hardware.read(), self._trained
         weights = inventory.at(Path(self._request.base)).size_bytes
@@ -247,16 +247,7 @@ class Export:
             full=3 * weights < machine.ram_available,
         )
         found = Proved(**self._run("proving", "drkun_tui.publishing.prove", task))
-        limit = targets.tolerance(self._request.target)
-        if found.agreement < limit.agreement or found.divergence > limit.divergence:
-            raise PublishingError(
-                "not_proved",
-                target=self._request.target,
-                agreement=f"{found.agreement:.1%}",
-                least=f"{limit.agreement:.0%}",
-                divergence=f"{found.divergence:.3g}",
-                most=f"{limit.divergence:g}",
-            )
+        targets.check(self._request.target, found)
         self._tell(found)
         return found
 
