@@ -1,4 +1,4 @@
-"""What an export looks at on models made by hand: memory and end tokens."""
+"""What an export looks at on models made by hand: kinds of adapters, memory and end tokens."""
 
 from __future__ import annotations
 
@@ -18,8 +18,29 @@ from drkun_tui.errors import DrkunError
 from drkun_tui.publishing import convert, preflight
 from drkun_tui.settings import Settings
 from tests import model_files
+from tests.test_pull import drkun
 
 WIDTH = 64
+
+
+@pytest.mark.parametrize(
+    ("config", "target", "kind", "named"),
+    [
+        ({"modules_to_save": ["norm", "lm_head"]}, "lora", "lora_has_weights", "norm, lm_head"),
+        ({"use_dora": True}, "lora", "not_only_lora", "use_dora"),
+        ({"alora_invocation_tokens": [1]}, "q8_0", "not_only_lora", "alora_invocation_tokens"),
+    ],
+)
+def test_what_is_more_than_lora_is_refused_before_anything_is_begun(
+    home: Path, config: dict[str, object], target: str, kind: str, named: str
+) -> None:
+    model_files.put_lora(paths.model_store() / "org" / "more", **config)
+    done = drkun("export", "org/more", "--type", target, "--json")
+    error = json.loads(done.stdout)["error"]
+    assert (done.returncode, error["kind"]) == (2, kind), done.stderr
+    assert named in error["message"] and error["hint"] and "\n" not in error["message"]
+    assert len(done.stderr.splitlines()) == 1
+    assert not (paths.home() / "exports").exists()
 
 
 def test_memory_is_counted_as_the_source_is_stored(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

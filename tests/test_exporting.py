@@ -22,6 +22,10 @@ import pytest
 pytest.importorskip("trl")
 
 import numpy
+import torch
+from msgspec.structs import replace
+from safetensors.torch import load_file
+from transformers import AutoTokenizer
 
 from drkun_tui import i18n, paths
 from drkun_tui.engine.chat_template import NAMED, ChatTemplate
@@ -31,8 +35,9 @@ from drkun_tui.library import gguf, inventory, provenance
 from drkun_tui.library.model import Kind
 from drkun_tui.library.plan import folders, plan_load
 from drkun_tui.library.provenance import Prompt, Provenance
-from drkun_tui.publishing import converters, modelfile, preflight, prove, steps, targets, tasks
-from drkun_tui.publishing.faults import PublishingError
+from drkun_tui.publishing import converters, modelfile, preflight, prove, release, steps, targets, tasks
+from drkun_tui.publishing.faults import PublishingError, error_of
+from drkun_tui.publishing.protocol import Proved
 from drkun_tui.settings import Settings
 from tests import publishing_files
 from tests.conftest import PATIENCE_S, has_ended, wait_until
@@ -74,6 +79,14 @@ def ask(*words: str) -> str:
     return str(told["thinking"] + told["answer"])
 
 
+@pytest.fixture(scope="module")
+def bare(trained: Path, request: pytest.FixtureRequest) -> Path:
+    """The base alone, as a GGUF of the same precision."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(converters.SOURCE, str(publishing_files.source(request.config.cache)))
+        return Path(exported(BASE, "--type", "bf16", "--name", "bare/bare")["path"])
+
+
 def models() -> dict[str, Any]:
     return {model.name: model for model in inventory.scan(folders(Settings()))}
 
@@ -94,6 +107,45 @@ def test_a_fine_tune_becomes_a_gguf_that_answers_alike(of_source: str) -> None:
     # Both round to 16 bits, each in its own way; a near tie may then go the other way, and later.
     assert answered[:12] == of_source[:12]
     assert ask("--model", BASE) != of_source
+
+    # One more token that is a little too likely: hardly anything in all figures, and another word.
+    store, path = paths.model_store(), Path(made["path"])
+    task = tasks.Prove(
+        base=str(store / BASE), adapter=str(store / ADAPTER), model=str(path), threads=1, full=True
+    )
+    make_louder(path, task)
+    found = Proved(**prove.prove(task, lambda *_: None))
+    limit = targets.tolerance("BF16")
+    assert found.agreement > limit.agreement and found.divergence < limit.divergence
+    with pytest.raises(PublishingError) as raised:
+        targets.check("BF16", found)
+    assert raised.value.kind == "other_choice"
+    assert "BF16" in error_of(raised.value.kind, raised.value.values).message
+
+
+def make_louder(made: Path, task: tasks.Prove) -> None:
+    """Change one token's row in a GGUF of the bundled model so that it is written once where it was second,
+    and nowhere before that."""
+    tokenizer = AutoTokenizer.from_pretrained(task.base)
+    prompts = [prove._prompt(task, tokenizer, question) for question in prove.QUESTIONS]
+    seconds = []
+    for text in prove._by_gguf(task, tokenizer, prompts):
+        rows = text.logits[text.prompt - 1 :]
+        behind = rows.max(1, keepdims=True) - rows
+        for number, row in enumerate(rows):
+            token = int(row.argsort()[-2])
+            least = float(behind[number, token])
+            if least > 1.5 * targets.ROUNDING and (behind[:number, token] > 2 * least).all():
+                seconds.append((least, token, float(row[token])))
+    least, token, logit = min(seconds)
+    row = load_file(Path(task.base) / "model.safetensors")["model.embed_tokens.weight"][token]
+    before, after = (
+        weights.bfloat16().view(torch.uint8).numpy().tobytes()
+        for weights in (row, row.float() * (1 + 1.25 * least / logit))
+    )
+    raw = made.read_bytes()
+    assert raw.count(before) == 1
+    made.write_bytes(raw.replace(before, after))
 
 
 def test_the_usual_type_is_chosen_by_name_and_knows_how_it_was_trained(trained: Path) -> None:
@@ -128,15 +180,26 @@ def test_the_usual_type_is_chosen_by_name_and_knows_how_it_was_trained(trained: 
     assert not list(paths.model_store().glob(".export-*"))
 
 
-def test_it_can_be_a_lora_beside_the_bundled_model(of_source: str) -> None:
+def test_it_can_be_a_lora_beside_the_bundled_model(of_source: str, bare: Path) -> None:
     made = exported(ADAPTER, "--type", "lora")
     model = models()[made["name"]]
     assert model.kind is Kind.GGUF_LORA and not model.problems
     assert model.provenance is not None
     plan = plan_load(Settings(model="starter", adapter=made["name"]))
     assert plan.prompt is not None
+    assert ask("--model", str(bare), "--adapter", made["name"])[:12] == of_source[:12]
     # On the quantised base, which is not quite the one that it was trained on.
     assert ask("--model", "starter", "--adapter", made["name"]) != ask("--model", "starter")
+    # Ollama is told which GGUF it goes on; elsewhere that lies wherever it was put.
+    beside = model.path.with_suffix(".Modelfile")
+    told = beside.read_text()
+    assert told.startswith(f"FROM {paths.starter()}\nADAPTER ./{model.path.name}\nTEMPLATE ")
+    published = release.draft(model, models().values()).files
+    assert published[beside.name] == beside
+    release.check_files(published)
+    assert release.as_published(beside.name, beside) == told.replace(
+        str(paths.starter()), f"./{paths.starter().name}"
+    )
 
 
 def test_it_can_be_merged_and_is_then_a_model_of_its_own(of_source: str) -> None:
@@ -170,17 +233,30 @@ def test_a_file_that_says_something_else_is_not_offered() -> None:
     assert not list(paths.model_store().glob("**/*TQ1_0*"))
 
 
-def test_the_proof_sees_that_an_adapter_was_left_out() -> None:
+def test_the_proof_sees_that_an_adapter_was_left_out(bare: Path) -> None:
     store = paths.model_store()
-    made = Path(exported(BASE, "--type", "q8_0", "--name", "bare/bare")["path"])
     task = tasks.Prove(
-        base=str(store / BASE), adapter=str(store / ADAPTER), model=str(made), threads=1, full=True
+        base=str(store / BASE), adapter=str(store / ADAPTER), model=str(bare), threads=1, full=True
     )
     found = steps.run("drkun_tui.publishing.prove", task, lambda *_: None, lambda: False)
     assert found["divergence"] > targets.tolerance("Q8_0").divergence
-    bare = tasks.Prove(base=str(store / BASE), adapter="", model=str(made), threads=1, full=True)
-    found = steps.run("drkun_tui.publishing.prove", bare, lambda *_: None, lambda: False)
-    assert found["divergence"] < targets.tolerance("Q8_0").divergence
+    alone = tasks.Prove(base=str(store / BASE), adapter="", model=str(bare), threads=1, full=True)
+    found = steps.run("drkun_tui.publishing.prove", alone, lambda *_: None, lambda: False)
+    targets.check("BF16", Proved(**found))
+
+
+def test_a_near_tie_is_no_fault() -> None:
+    """Written are tokens 1 and 0: the source would have taken 1, and at the second place 2 by a little."""
+    text = prove.Said([3, 1, 0], 1, numpy.zeros((2, 4), numpy.float32))
+    expected = numpy.array([[9.0, 20.0, 3.0, 19.0], [18.0, 2.0, 18.125, 4.0]], numpy.float32)
+    assert prove.margin_of(expected, text) == 0.125
+    near = Proved(positions=90, agreement=1.0, divergence=0.0, same=1, margin=0.125)
+    far = replace(near, margin=2 * targets.ROUNDING)
+    for target in ("F16", "BF16", "F32", targets.MERGED, targets.LORA):
+        targets.check(target, near)
+        with pytest.raises(PublishingError, match="other_choice"):
+            targets.check(target, far)
+    targets.check("Q8_0", far)
 
 
 def test_tolerances_are_ordered_as_the_types_are() -> None:
@@ -473,7 +549,7 @@ def by_go(template: str, system: str, prompt: str) -> str:
 def test_ollama_asks_as_the_model_was_trained(name: str) -> None:
     source = NAMED.get(name) or gguf.read(paths.starter()).chat_template
     trained = Provenance(prompt=Prompt(system="你是医生。", thinking_tags=("<思考>", "</思考>")), recipe="x")
-    told = modelfile.write("m.gguf", source, trained)
+    told = modelfile.write("./m.gguf", source, trained)
     assert told.startswith("FROM ./m.gguf\n") and 'SYSTEM """你是医生。"""' in told
     (template,) = re.findall(r'TEMPLATE """(.*?)"""', told, re.S)
     asked, _, _ = template.partition("{{ .Response }}")

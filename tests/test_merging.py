@@ -17,7 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from drkun_tui.publishing import lora, merge, tasks
+from drkun_tui.publishing import convert, lora, merge, tasks
 from drkun_tui.publishing.faults import PublishingError
 from drkun_tui.publishing.sources import weight_files
 from tests import transformers_models as models
@@ -93,6 +93,12 @@ def test_the_weights_are_those_of_peft(kind: str, base: Path, tmp_path: Path, ta
         assert torch.allclose(weight.float(), theirs[name], rtol=2**-8, atol=1e-6), name
         changed += not torch.equal(weight, before[name])
     assert changed >= 3 * len(models.PROJECTIONS)
+    if kind == "with_whole_weights":
+        # Merged they are; a GGUF LoRA has no place for them, whatever the configuration says.
+        changes = lora.read(adapter, lora.shapes_of(weight_files(base)))
+        with pytest.raises(PublishingError) as raised:
+            convert.evenly_scaled(adapter, changes, tmp_path)
+        assert raised.value.kind == "lora_has_weights"
 
 
 def test_the_weights_are_those_of_peft_in_blocks_of_few_rows(

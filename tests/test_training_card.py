@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from drkun_tui.library.inspection import licence_of
 from drkun_tui.library.model import Kind, Model
 from drkun_tui.training import recipe
 from drkun_tui.training.adapter import revision_of
-from drkun_tui.training.card import card, licence_of
+from drkun_tui.training.card import card
 from drkun_tui.training.history import History
 from drkun_tui.training.protocol import HeldOut, Prepared, Step
 
@@ -46,7 +47,7 @@ def told(steps: int = 0) -> History:
 )
 def test_the_licence_of_the_base_stands_in_its_own_card(tmp_path: Path, readme: str, licence: str) -> None:
     model = base(tmp_path / "base", readme)
-    assert licence_of(model) == licence
+    assert licence_of(readme) == licence
     made = card(recipe.Recipe(), model, model.name, told())
     front = made.split("---\n")[1]
     assert (f"license: {licence}\n" in front) == bool(licence)

@@ -70,6 +70,11 @@ def base_for(adapter: Model, models: Iterable[Model]) -> Model | None:
     return _Bases(models).of(adapter)
 
 
+def named_base(adapter: Model, models: Iterable[Model]) -> Model | None:
+    """The same, but none that an adapter does not name and that merely fits it."""
+    return _Bases(models).named(adapter)
+
+
 def bases(models: Sequence[Model]) -> list[Model | None]:
     """The base of each of these models, as `base_for` finds it among them; None for what is no adapter."""
     known = _Bases(models)
@@ -128,13 +133,17 @@ class _Bases:
 
     def of(self, adapter: Model) -> Model | None:
         """The base of this adapter."""
-        fitting = [model for model in self._named(adapter) if mismatch(adapter, model) is None]
-        if fitting:
-            return next((model for model in fitting if model.complete), fitting[0])
+        if (found := self.named(adapter)) is not None:
+            return found
         if _REPOSITORY.fullmatch(_plain(adapter.base_model or "")):
             return None  # of the same shape is not the same: fine-tunes share their base's
         alike = [m for m in self._models if m.complete and mismatch(adapter, m) is None]
         return alike[0] if len(alike) == 1 else None
+
+    def named(self, adapter: Model) -> Model | None:
+        """The base that it names, where that fits."""
+        fitting = [model for model in self._named(adapter) if mismatch(adapter, model) is None]
+        return next((model for model in fitting if model.complete), fitting[0] if fitting else None)
 
     def unfit(self, adapter: Model) -> Model | None:
         """The base that an adapter means, where none of those fits it."""

@@ -31,8 +31,11 @@ MAX_TEMPLATES = 16
 _DEFAULT = "default"
 """What the transformers library calls the chat template that is used where none is named."""
 
-FRONT_MATTER = re.compile(r"\A\ufeff?---\r?\n.*?\n---\r?\n", re.DOTALL)
+FRONT_MATTER = re.compile(r"\A\ufeff?---\r?\n(.*?)^---(?:\r?\n|\Z)", re.DOTALL | re.MULTILINE)
 """The metadata that a card begins with."""
+
+LICENCE = re.compile(r"^license:[ \t]*[\"']?([\w.+-]+).*$", re.MULTILINE)
+"""The licence among them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +107,24 @@ def card_file(model: Model) -> Path:
     return own if own.is_file() else model.path.parent / "README.md"
 
 
-def card(model: Model) -> str:
-    """The model's card as it lies beside it, Markdown without its metadata; "" when there is none."""
+def raw_card(model: Model) -> str:
+    """The card that lies beside a model, with its metadata; "" when there is none."""
     try:
-        text = read_bytes(card_file(model))[:MAX_CARD].decode("utf8", "replace")
+        return read_bytes(card_file(model))[:MAX_CARD].decode("utf8", "replace")
     except OSError:
         return ""
-    return FRONT_MATTER.sub("", text)
+
+
+def card(model: Model) -> str:
+    """The same without its metadata, Markdown."""
+    return FRONT_MATTER.sub("", raw_card(model))
+
+
+def licence_of(card: str) -> str:
+    """The licence in a card's metadata; "" when there is none."""
+    front = FRONT_MATTER.match(card)
+    found = LICENCE.search(front[1]) if front else None
+    return found[1].lower() if found else ""
 
 
 def _plain(value: Value) -> Any:

@@ -62,7 +62,7 @@ def convert(task: Convert, tell: steps.Tell) -> dict[str, Any]:
         changes = lora.read(Path(task.adapter), lora.shapes_of(weight_files(base)))
         _adding_metadata(gguf, task)
         with tempfile.TemporaryDirectory(dir=Path(task.out).parent) as aside:
-            _write_lora(task, _evenly_scaled(Path(task.adapter), changes, Path(aside)))
+            _write_lora(task, evenly_scaled(Path(task.adapter), changes, Path(aside)))
         return {"pre": ""}
     changes = Changes()
     if task.adapter:
@@ -141,7 +141,7 @@ def _write_vocab(kind: Any, base: Path, gguf: Any, path: Path, name: str) -> Non
     kind(base, gguf.LlamaFileType.MOSTLY_F16, path, model_name=name).write_vocab()
 
 
-def _evenly_scaled(adapter: Path, changes: Changes, aside: Path) -> Path:
+def evenly_scaled(adapter: Path, changes: Changes, aside: Path) -> Path:
     """An adapter in which every change is scaled by ``alpha / rank``, as llama.cpp reads it: this one, or a
     copy of it whose ``B`` make up for another rule.
 

@@ -41,6 +41,9 @@ class Destination(Protocol):
     def upload(self, repo: str, folder: Path, tracker: Path) -> None:
         """Send every file of a folder in one commit; what the hub has already is not sent again.
 
+        Where a file breaks off, ModelScope's client commits those that have arrived, and the rest when it
+        goes on.
+
         Args:
             tracker: a file in which the client may remember what it has done.
         """

@@ -6,6 +6,7 @@ from drkun_tui.library.kinds import Kinds, Values
 
 _BAD_INPUT = {
     *("unknown_target", "export_exists", "bad_name", "not_only_lora", "no_tensor", "wrong_shape", "tied"),
+    *("lora_has_weights",),
     *("needs_imatrix", "imatrix_unused", "imatrix_unreadable", "imatrix_other", "no_card", "no_job"),
     *("calibration_short", "calibration_unreadable", "bad_usage"),
     *("repo_name", "repo_taken", "repo_public", "personal_data", "local_path"),

@@ -23,7 +23,7 @@ from drkun_tui.engine.chat_template import NAMED
 from drkun_tui.errors import EXIT_DONE, EXIT_FAILED
 from drkun_tui.i18n import set_language
 from drkun_tui.jobs import detached
-from drkun_tui.library import inspection, inventory, provenance
+from drkun_tui.library import adapters, inspection, inventory, plan, provenance
 from drkun_tui.library.files import files_below, size_of
 from drkun_tui.library.kinds import Values
 from drkun_tui.library.provenance import Provenance
@@ -229,7 +229,7 @@ class Export:
         """Let only pass what says what its source says.
 
         Raises:
-            PublishingError: ``not_proved``, or it cannot be compared.
+            PublishingError: what `targets.check` raises, or it cannot be compared.
         """
         machine, trained = hardware.read(), self._trained
         weights = inventory.at(Path(self._request.base)).size_bytes
@@ -247,16 +247,7 @@ class Export:
             full=3 * weights < machine.ram_available,
         )
         found = Proved(**self._run("proving", "drkun_tui.publishing.prove", task))
-        limit = targets.tolerance(self._request.target)
-        if found.agreement < limit.agreement or found.divergence > limit.divergence:
-            raise PublishingError(
-                "not_proved",
-                target=self._request.target,
-                agreement=f"{found.agreement:.1%}",
-                least=f"{limit.agreement:.0%}",
-                divergence=f"{found.divergence:.3g}",
-                most=f"{limit.divergence:g}",
-            )
+        targets.check(self._request.target, found)
         self._tell(found)
         return found
 
@@ -284,11 +275,13 @@ class Export:
         text = card.of_export(request, self._trained, proved, _old_card(request))
         # Other types of the model lie in the same folder, each with a card of its own.
         detached.write_whole(target.with_suffix(".md"), text.encode())
-        if request.target != targets.LORA:
-            text = modelfile.write(
-                target.name, self._template() or _own_template(request.base), self._trained
-            )
-            detached.write_whole(target.with_suffix(".Modelfile"), text.encode())
+        template = self._template() or _own_template(request.base)
+        if request.target == targets.LORA:
+            base = _base_of_lora(made, request)
+            text = modelfile.write(base, template, self._trained, adapter=f"./{target.name}")
+        else:
+            text = modelfile.write(f"./{target.name}", template, self._trained)
+        detached.write_whole(target.with_suffix(".Modelfile"), text.encode())
         if matrix is not None:
             matrix.rename(target.with_suffix(IMATRIX))
         size = size_of(made)
@@ -338,6 +331,13 @@ def clean_up(store: Path) -> None:
             continue
         shutil.rmtree(left, ignore_errors=True)
         lock.release()
+
+
+def _base_of_lora(lora: Path, request: Request) -> str:
+    """The model that Ollama is to put a GGUF LoRA on: the base's GGUF where one is here, else its folder."""
+    models = inventory.scan(plan.folders(settings.load(paths.settings_file())))
+    found = adapters.named_base(inventory.at(lora), models)
+    return str(found.path) if found is not None else request.base
 
 
 def _own_template(folder: str) -> str:

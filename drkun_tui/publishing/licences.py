@@ -9,8 +9,7 @@ from collections.abc import Iterable
 import msgspec
 
 from drkun_tui.library import adapters, gguf
-from drkun_tui.library.files import read_bytes
-from drkun_tui.library.inspection import MAX_CARD, card_file
+from drkun_tui.library.inspection import FRONT_MATTER, LICENCE, licence_of, raw_card
 from drkun_tui.library.model import Kind, Model
 from drkun_tui.library.provenance import last_part, public_data
 from drkun_tui.publishing.faults import PublishingError
@@ -25,8 +24,6 @@ _DEMO = "mit"
 """Of the data set that comes with the program: that of the program."""
 
 _HEADING = "## Licences"
-_FRONT = re.compile(r"\A\ufeff?---\r?\n(.*?)^---\r?\n", re.DOTALL | re.MULTILINE)
-_LICENCE = re.compile(r"^license:[ \t]*[\"']?([\w.+-]+).*$", re.MULTILINE)
 _LINE = re.compile(r"^- (base model|data(?: \(.*\))?): *(.*?) *$", re.MULTILINE)
 
 
@@ -82,24 +79,9 @@ def _of_base(model: Model, models: list[Model]) -> str:
     return UNKNOWN if model.is_adapter or named else licence_of(raw_card(model)) or UNKNOWN
 
 
-def raw_card(model: Model) -> str:
-    """The card that lies beside a model, with its metadata; "" where there is none."""
-    try:
-        return read_bytes(card_file(model))[:MAX_CARD].decode("utf8", "replace")
-    except OSError:
-        return ""
-
-
-def licence_of(card: str) -> str:
-    """The licence in a card's metadata; "" when there is none."""
-    front = _FRONT.match(card)
-    found = _LICENCE.search(front[1]) if front else None
-    return found[1].lower() if found else ""
-
-
 def drafted(card: str, licences: Licences) -> str:
     """A card with what is known, and a place for what is not."""
-    front = _FRONT.match(card)
+    front = FRONT_MATTER.match(card)
     head, body = (front[1], card[front.end() :]) if front else ("", card)
     if not licence_of(card):
         head += f"license: {licences.base}\n"
@@ -117,8 +99,8 @@ def with_licences(card: str, *, model: str = "", data: str = "") -> str:
         model: of the model itself; a base whose licence is unknown has it too.
         data: of what it was trained on, if that is unknown.
     """
-    if model and (front := _FRONT.match(card)):
-        head = _LICENCE.sub(lambda _: f"license: {model}", front[1], count=1)
+    if model and (front := FRONT_MATTER.match(card)):
+        head = LICENCE.sub(lambda _: f"license: {model}", front[1], count=1)
         card = f"---\n{head}---\n{card[front.end() :]}"
 
     def filled(line: re.Match[str]) -> str:

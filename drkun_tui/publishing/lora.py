@@ -16,6 +16,7 @@ import torch
 from safetensors import safe_open
 
 from drkun_tui import hardware
+from drkun_tui.publishing import sources
 from drkun_tui.publishing.faults import PublishingError
 
 BLOCK = 1 << 19
@@ -26,12 +27,6 @@ _LOW_RANK = re.compile(
 )
 _PREFIX = "base_model.model."
 _UNDER = ".base_layer.weight"
-
-_OTHER_METHODS = (
-    *("use_dora", "use_qalora", "use_bdlora", "layer_replication", "target_parameters", "kasa_config"),
-    *("velora_config", "monteclora_config", "alora_invocation_tokens", "trainable_token_indices"),
-)
-"""Fields of ``adapter_config.json`` under which an adapter is more than ``B A`` beside a weight."""
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -140,10 +135,8 @@ def read(adapter: Path, base: Shapes) -> Changes:
         PublishingError: ``not_only_lora``, ``no_tensor``, ``tied`` or ``wrong_shape``.
     """
     config = json.loads((adapter / "adapter_config.json").read_text("utf8"))
-    method = config.get("peft_type", "LORA")
-    others = [name for name in _OTHER_METHODS if config.get(name)]
-    if method != "LORA" or others:
-        raise PublishingError("not_only_lora", tensor=method if method != "LORA" else others[0])
+    if other := sources.other_method(config):
+        raise PublishingError("not_only_lora", tensor=other)
     changes: dict[str, Change] = {}
     sides: dict[tuple[str, bool], dict[str, torch.Tensor]] = {}
     with safe_open(adapter / "adapter_model.safetensors", "pt") as file:

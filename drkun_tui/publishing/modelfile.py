@@ -1,4 +1,4 @@
-"""A Modelfile for Ollama beside a GGUF.
+"""A Modelfile for Ollama beside a GGUF or a GGUF LoRA.
 
 Ollama renders prompts with a template of Go's and knows only some of the models' own; with any other it asks
 without a template, and the answer is gibberish. So the model's template is rendered once with marks in the
@@ -15,18 +15,19 @@ from drkun_tui.library.provenance import Provenance
 _SYSTEM, _PROMPT = "Dr-Kun-system", "Dr-Kun-question"
 
 
-def write(file: str, template: str, trained: Provenance | None) -> str:
-    """The Modelfile of a GGUF.
+def write(base: str, template: str, trained: Provenance | None, *, adapter: str = "") -> str:
+    """The Modelfile of a GGUF, or of a GGUF LoRA with the base that it goes on.
 
     Args:
-        file: its name, in the same folder.
+        base: path of the model, a GGUF or a folder of safetensors, from the Modelfile's folder or the root.
         template: its chat template, "" for ChatML.
         trained: how it was trained to be asked.
+        adapter: path of the GGUF LoRA, or "".
     """
     prompt = trained.prompt if trained else None
     think = prompt is None or prompt.thinking_tags is not None
     rendered = ChatTemplate(template or CHATML)
-    lines = [f"FROM ./{file}"]
+    lines = [f"FROM {base}", *([f"ADAPTER {adapter}"] if adapter else [])]
     if text := _go_template(rendered, think=think):
         lines.append(f'TEMPLATE """{text}"""')
     if (stop := rendered.between_turns().partition("\n")[0].strip()) and '"' not in stop:

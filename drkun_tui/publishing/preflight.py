@@ -11,12 +11,14 @@ from drkun_tui import hardware, paths
 from drkun_tui.errors import DrkunError
 from drkun_tui.i18n import t
 from drkun_tui.library import adapters, inventory
+from drkun_tui.library.files import read_json
 from drkun_tui.library.manage import checked_name, safe_name
 from drkun_tui.library.model import Kind, Model
 from drkun_tui.library.plan import folders
 from drkun_tui.publishing import converters, targets
 from drkun_tui.publishing.faults import PublishingError, error_of
 from drkun_tui.publishing.protocol import Request
+from drkun_tui.publishing.sources import other_method
 from drkun_tui.publishing.tasks import is_text
 from drkun_tui.settings import Settings
 
@@ -88,6 +90,7 @@ def _check(
     _check_source(source, target)
     warnings = []
     if source.kind is Kind.LORA:
+        _check_method(source, target)
         stem = source.name
         found = _base_of(source, base, inventory.scan(where))
         if adapters.base_for(source, [found]) is None and source.base_model:
@@ -148,6 +151,16 @@ def _check_source(source: Model, target: str) -> None:
         why = t("publishing.is_merged")
     if why:
         raise PublishingError("not_exportable", name=source.name, reason=why)
+
+
+def _check_method(adapter: Model, target: str) -> None:
+    """What the adapter's configuration gives away; its weights are looked at when they are read."""
+    config = read_json(adapter.path / "adapter_config.json")
+    if other := other_method(config):
+        raise PublishingError("not_only_lora", tensor=other)
+    if target == targets.LORA and (saved := config.get("modules_to_save")):
+        named = saved if isinstance(saved, list) else [saved]
+        raise PublishingError("lora_has_weights", tensor=", ".join(map(str, named)))
 
 
 def _base_of(adapter: Model, named: str, models: list[Model]) -> Model:

@@ -76,12 +76,14 @@ class Proved(msgspec.Struct, frozen=True, tag="proved", kw_only=True):
         agreement: share of them with the same first choice.
         divergence: mean Kullback-Leibler divergence from the source, in nats.
         same: tokens that both write alike, greedily, before the first that differs.
+        margin: by how many logits the source prefers its own choice where they differ, the most of all.
     """
 
     positions: int
     agreement: float
     divergence: float
     same: int
+    margin: float = 0.0
 
 
 class Finished(msgspec.Struct, frozen=True, tag="finished", kw_only=True):

@@ -64,7 +64,7 @@ def prove(task: Prove, tell: steps.Tell) -> dict[str, Any]:
         from peft import PeftModel
 
         source = PeftModel.from_pretrained(source, task.adapter)
-    agreed = diverged = positions = 0.0
+    agreed = diverged = positions = margin = 0.0
     same = NEW_TOKENS
     for text in said:
         expected = _expected(source, text.tokens)
@@ -72,6 +72,7 @@ def prove(task: Prove, tell: steps.Tell) -> dict[str, Any]:
         agreed += float((first == other).sum())
         diverged += float(_divergence(expected, text.logits).sum())
         positions += len(first)
+        margin = max(margin, margin_of(expected, text))
         written = (first == other)[text.prompt - 1 :]
         same = min(same, int(written.argmin()) if not written.all() else len(written))
     if not math.isfinite(diverged):
@@ -81,6 +82,7 @@ def prove(task: Prove, tell: steps.Tell) -> dict[str, Any]:
         "agreement": agreed / positions,
         "divergence": diverged / positions,
         "same": same,
+        "margin": margin,
     }
 
 
@@ -94,6 +96,18 @@ def _prompt(task: Prove, tokenizer: Any, question: str) -> str:
     )
     system = [ChatMessage("system", task.system)] if task.system.strip() else []
     return template.render([*system, ChatMessage("user", question)], think=task.think)
+
+
+def margin_of(expected: numpy.ndarray[Any, numpy.dtype[numpy.float32]], text: Said) -> float:
+    """By how much, in logits, a source prefers what it would have written itself to a token that was written:
+    the most of all that were; 0 where it would have written the same.
+
+    Args:
+        expected: the source's logits after each token of the text but the last, (tokens - 1, vocabulary).
+    """
+    ahead = expected[text.prompt - 1 :]
+    written = text.tokens[text.prompt :]
+    return float((ahead.max(1) - ahead[numpy.arange(len(written)), written]).max())
 
 
 def _divergence(expected: Any, other: Any) -> Any:

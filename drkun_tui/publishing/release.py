@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from drkun_tui.library import gguf, provenance
+from drkun_tui.library import gguf, inspection, provenance
 from drkun_tui.library.files import is_file, read_bytes, read_json, size_of
 from drkun_tui.library.model import Kind, Model
 from drkun_tui.library.provenance import FILE
@@ -18,6 +19,9 @@ from drkun_tui.publishing.licences import Licences
 from drkun_tui.publishing.sources import side_files
 
 CARD = "README.md"
+_MODELFILE = ".Modelfile"
+_FROM_HERE = re.compile(r"\AFROM (/.*)")
+"""A base at a place of this machine, in a Modelfile."""
 _OF_ADAPTERS = ("adapter_config.json", "adapter_model.safetensors")
 _MOST_TEXT = 1024 * 1024
 """Bytes of a file that is looked through for paths of this machine; vocabularies are larger."""
@@ -55,7 +59,7 @@ def draft(model: Model, models: Iterable[Model]) -> Draft:
     files = _files(model)
     known = licences.known(model, models)
     card = (
-        licences.raw_card(model)
+        inspection.raw_card(model)
         or f"---\npipeline_tag: text-generation\n---\n\n# {model.name.rpartition('/')[2]}\n"
     )
     return Draft(
@@ -69,7 +73,7 @@ def draft(model: Model, models: Iterable[Model]) -> Draft:
 
 def _files(model: Model) -> dict[str, Path]:
     if model.kind in (Kind.GGUF, Kind.GGUF_LORA):
-        beside = model.path.with_suffix(".Modelfile")
+        beside = model.path.with_suffix(_MODELFILE)
         found = [*model.files, *([beside] if is_file(beside) else [])]
     else:
         found = [*model.files, *side_files(model.path)]
@@ -102,6 +106,9 @@ def as_published(name: str, path: Path) -> str | None:
     """
     if name == FILE and (told := provenance.read(path.parent)) is not None:
         return provenance.dump(provenance.public(told))
+    if path.suffix == _MODELFILE:
+        text, found = _FROM_HERE.subn(_without_place, read_bytes(path).decode("utf8", "replace"))
+        return text if found else None
     if name == _OF_ADAPTERS[0]:
         config = read_json(path)
         config["base_model_name_or_path"] = provenance.public_model(
@@ -109,6 +116,10 @@ def as_published(name: str, path: Path) -> str | None:
         )
         return json.dumps(config, indent=2, ensure_ascii=False)
     return None
+
+
+def _without_place(base: re.Match[str]) -> str:
+    return f"FROM ./{provenance.last_part(base[1])}"
 
 
 def check_files(files: dict[str, Path]) -> None:
@@ -123,6 +134,8 @@ def check_files(files: dict[str, Path]) -> None:
             told = gguf.read(path, partial=True)
             own = told.text(provenance.GGUF_KEY)
             written = "\n".join(value for value in told.metadata.values() if isinstance(value, str))
+        elif own is not None and path.suffix == _MODELFILE:
+            written, own = own, ""
         elif own is None and path.suffix != ".safetensors" and size_of(path) <= _MOST_TEXT:
             written = read_bytes(path, _MOST_TEXT).decode("utf8", "replace")
         # Vocabularies and templates may hold what looks like a path; what this program wrote does not.

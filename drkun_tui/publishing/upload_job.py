@@ -16,10 +16,10 @@ from pathlib import Path
 
 from drkun_tui.jobs import detached
 from drkun_tui.library.files import size_of
+from drkun_tui.library.inspection import licence_of
 from drkun_tui.library.kinds import Values
 from drkun_tui.publishing.destinations import Destination, connect
 from drkun_tui.publishing.faults import PublishingError
-from drkun_tui.publishing.licences import licence_of
 from drkun_tui.publishing.release import CARD as CARD_NAME
 from drkun_tui.publishing.release import as_published
 from drkun_tui.publishing.upload_protocol import (

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 
 from drkun_tui.library import provenance
-from drkun_tui.library.files import read_bytes
+from drkun_tui.library.inspection import licence_of, raw_card
 from drkun_tui.library.model import Model
 from drkun_tui.training.history import History
 from drkun_tui.training.protocol import HeldOut, Planned, Step
@@ -15,19 +14,6 @@ from drkun_tui.training.recipe import Recipe
 
 MOST_STEPS = 10
 """Steps whose loss stands in the card."""
-
-_LICENCE = re.compile(r"\A---\n(?:.*\n)*?license:\s*[\"']?([\w.+-]+)")
-
-
-def licence_of(base: Model) -> str:
-    """What the metadata of the base's own card say; "" when they say nothing."""
-    folder = base.path if base.path.is_dir() else base.path.parent
-    try:
-        told = read_bytes(folder / "README.md").decode("utf8", "replace").replace("\r\n", "\n")
-    except OSError:
-        return ""
-    found = _LICENCE.match(told.partition("\n---\n")[0])
-    return found[1].lower() if found else ""
 
 
 def _some(steps: Sequence[Step]) -> Sequence[Step]:
@@ -84,7 +70,7 @@ def card(recipe: Recipe, base: Model, base_name: str, history: History) -> str:
     curves = _curve("Held-out response loss", history.held_out)
     curves += _curve("Training loss", _some(history.steps))
     warning = "\nThe base is a demonstration model; so is this.\n" if base.demonstration else ""
-    licence = licence_of(base)
+    licence = licence_of(raw_card(base))
     license_line = f"license: {licence}\n" if licence else ""
     return f"""---
 base_model: {json.dumps(base_name)}
