@@ -12,6 +12,7 @@ pytest.importorskip("pyarrow")
 
 import pyarrow as pa
 
+from drkun_tui.errors import DrkunError
 from drkun_tui.i18n import catalogue
 from drkun_tui.training.data import cleaning, shapes
 from drkun_tui.training.data.summary import REASONS
@@ -109,6 +110,17 @@ def test_what_is_mapped_goes_before_what_is_known(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "a.jsonl", [{"question": "错的", "real": Q, "answer": A}])
     prepared(path, tmp_path / "out", columns={"question": "real"})
     assert every_row(tmp_path / "out")[0]["question"] == Q
+
+
+def test_a_dialogue_is_found_in_the_column_that_was_told(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": Q}, {"role": "assistant", "content": A}]
+    path = write_lines(tmp_path / "a.jsonl", [{"chat": turns, "question": "错的", "system": "你是医生"}])
+    prepared(path, tmp_path / "out", columns={"dialogue": "chat"})
+    (made,) = every_row(tmp_path / "out")
+    assert (made["question"], made["answer"], made["system"]) == (Q, A, "你是医生")
+    with pytest.raises(DrkunError) as raised:
+        prepared(path, tmp_path / "none", columns={"dialogue": "question"})
+    assert raised.value.kind == "no_dialogues"
 
 
 def test_a_dialogue_that_is_none_is_an_empty_row(tmp_path: Path) -> None:
@@ -269,6 +281,17 @@ def test_personal_data_is_flagged_and_kept(tmp_path: Path) -> None:
     ]
     summary = prepared(write_lines(tmp_path / "a.jsonl", rows), tmp_path / "out")
     assert (summary.usable, summary.flagged, summary.dropped) == (2, {"personal": 1}, {"duplicate": 1})
+
+
+@pytest.mark.parametrize("where", ["history", "reasoning", "system"])
+def test_personal_data_and_mojibake_are_found_wherever_they_stand(tmp_path: Path, where: str) -> None:
+    def row(number: int, text: str) -> dict[str, Any]:
+        told: Any = [[text, "您好"]] if where == "history" else text
+        return {"instruction": question(number), "output": answer(number), where: told}
+
+    rows = [row(1, "我的电话是13812345678"), row(2, "æˆ‘å¤´ç—›"), row(3, "我头痛")]
+    summary = prepared(write_lines(tmp_path / "a.jsonl", rows), tmp_path / "out")
+    assert (summary.usable, summary.flagged, summary.dropped) == (2, {"personal": 1}, {"mojibake": 1})
 
 
 def test_every_reason_has_a_name_in_both_languages() -> None:

@@ -120,6 +120,9 @@ def tidied(column: Strings) -> Tidied:
     return Tidied(column, None if changed else of, garbled, like_advertising)
 
 
+_SEEN_BY_THE_MODEL = ("question", "answer", "reasoning", "history", "system")
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What was found in a batch of rows.
@@ -127,7 +130,7 @@ class Verdict:
     Attributes:
         reasons: `CODES` of each row.
         details: what was found, for rows where the reason alone does not tell.
-        personal: rows whose question or answer holds somebody's personal data.
+        personal: rows in which somebody's personal data stand, wherever that is.
     """
 
     reasons: npt.NDArray[np.uint8]
@@ -163,7 +166,7 @@ def judge(columns: Mapping[str, Strings], options: Data, garbled: Flags, like_ad
     for row in np.flatnonzero((reasons == CODES["too_short"]) | (reasons == CODES["too_long"])):
         details[int(row)] = str(lengths[row])
     personal = np.zeros(len(answer), bool)
-    for column in (question, answer):
+    for column in (columns[name] for name in _SEEN_BY_THE_MODEL if name in columns):
         for row in np.flatnonzero(_may_be_personal(column) & (reasons == 0) & ~personal):
             if number := personal_data(column[int(row)].as_py()):
                 personal[row], details[int(row)] = True, number

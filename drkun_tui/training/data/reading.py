@@ -161,12 +161,10 @@ def _clean(of: _Batch, first: int, source: str, options: Data) -> Cleaned:
     asked = None
     if of.shape is not None and count:
         for name, column in shapes.canonical(batch.table, of.shape).items():
-            texts[name] = column
-            # A history is JSON, in which every control character is spelt out.
-            if name == "history":
-                continue
             tidy = cleaning.tidied(column)
-            texts[name], garbled = tidy.column, garbled | tidy.garbled
+            garbled = garbled | tidy.garbled
+            # A history is JSON, in which every control character is spelt out.
+            texts[name] = column if name == "history" else tidy.column
             if name == "question":
                 asked = tidy.whole
             if name == "answer":

@@ -64,8 +64,7 @@ class Shape:
 
     Attributes:
         name: ``toyhom``, ``alpaca``, ``sharegpt``, ``messages``, ``reasoning``, ``pairs`` or ``mapped``.
-        columns: from roles to names of columns; beside `ROLES` there are ``dialogue``, ``input`` and
-            ``history``.
+        columns: from roles to names of columns; beside `ROLES` there are ``input`` and ``history``.
     """
 
     name: str
@@ -81,7 +80,7 @@ def recognise(path: str, first: Table, mapping: Mapping[str, str]) -> Shape:
         mapping: roles and columns that somebody has told; they go before everything else.
 
     Raises:
-        DrkunError: ``unknown_columns``, ``no_such_column`` or ``no_such_role``.
+        DrkunError: ``unknown_columns``, ``no_such_column``, ``no_such_role`` or ``no_dialogues``.
     """
     names: Sequence[str] = first.column_names
     shown = ", ".join(names)
@@ -91,13 +90,14 @@ def recognise(path: str, first: Table, mapping: Mapping[str, str]) -> Shape:
         if column not in names:
             raise data_error("no_such_column", path=path, column=column, columns=shown)
     plain = {re.sub(r"\s+", "_", name.strip("\ufeff \t").casefold()): name for name in reversed(names)}
+    if told := mapping.get("dialogue"):
+        if not _dialogue_kind(first[told]):
+            raise data_error("no_dialogues", path=path, column=told)
+        return Shape("mapped", _with_system(mapping, plain))
     if not mapping:
         for dialogue in _DIALOGUES:
             if dialogue in plain and (kind := _dialogue_kind(first[plain[dialogue]])):
-                roles = {"dialogue": plain[dialogue]}
-                if "system" in plain:
-                    roles["system"] = plain["system"]
-                return Shape(kind, roles)
+                return Shape(kind, _with_system({"dialogue": plain[dialogue]}, plain))
     roles = dict(mapping)
     for role, candidates in _NAMES.items():
         found = [plain[name] for name in candidates if name in plain and plain[name] not in roles.values()]
@@ -114,6 +114,11 @@ def recognise(path: str, first: Table, mapping: Mapping[str, str]) -> Shape:
     if "question" not in roles or "answer" not in roles:
         raise data_error("unknown_columns", path=path, columns=shown)
     return Shape(_name(roles, mapping), roles)
+
+
+def _with_system(roles: Mapping[str, str], plain: Mapping[str, str]) -> dict[str, str]:
+    """A dialogue with the system text beside it, which its rows may have in a column of their own."""
+    return {"system": plain["system"], **roles} if "system" in plain else dict(roles)
 
 
 def _name(roles: Mapping[str, str], mapping: Mapping[str, str]) -> str:

@@ -17,8 +17,8 @@ REASONS = (
 FLAGS = ("personal",)
 """Why a row that is kept ought to be looked at."""
 
-ROLES = ("question", "answer", "reasoning", "system", "department", "title")
-"""What a column can be mapped to."""
+ROLES = ("question", "answer", "reasoning", "system", "department", "title", "dialogue")
+"""What a column can be mapped to; a dialogue is a list of turns, as in ``messages`` or ``conversations``."""
 
 EDGES = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 """The bars of a histogram of lengths: up to so many characters each, and one for what is longer."""
