@@ -15,11 +15,13 @@ from textual import events
 from textual.events import Key
 from textual.widgets import Input, TextArea
 
-from drkun_tui import i18n, paths
+from drkun_tui import hardware, i18n, paths
 from drkun_tui.consult.conversation import State
 from drkun_tui.i18n import t
 from drkun_tui.jobs import detached
-from drkun_tui.training import recipe, runs
+from drkun_tui.library import inventory
+from drkun_tui.library.plan import folders
+from drkun_tui.training import preflight, recipe, runs
 from drkun_tui.training.history import History
 from drkun_tui.training.protocol import Step, decode
 from drkun_tui.ui.screens.choose import Choose
@@ -30,6 +32,7 @@ from drkun_tui.ui.screens.pages import Pages
 from drkun_tui.ui.screens.reader import Reader
 from drkun_tui.ui.screens.recipe_editor import RecipeEditor
 from drkun_tui.ui.screens.training import TrainingScreen
+from drkun_tui.ui.table import size
 from drkun_tui.ui.widgets.data_result import DataResult
 from drkun_tui.ui.widgets.line_view import LineView
 from drkun_tui.ui.widgets.row_list import RowList
@@ -411,6 +414,10 @@ async def test_presets_and_bases_are_chosen_by_keys_and_paths_completed(tmp_path
         await it.until(lambda: field(it, "preset").value == sorted(recipe.presets())[0])
         await it.press("down", "enter")
         await it.until(lambda: isinstance(it.app.screen, Choose))
+        # What it takes to train it, not to load it.
+        first = recipe.presets()[sorted(recipe.presets())[0]]
+        room = preflight.room_of(first, inventory.find("starter", folders(it.app.settings)), hardware.read())
+        assert flat(t("training_screen.base_fits", need=size(room.needed), free="")) in it.seen()
         await it.press("enter")
         await it.until(
             lambda: isinstance(it.app.screen, NewRunScreen) and field(it, "base").value == "starter"

@@ -81,7 +81,7 @@ def check(recipe: Recipe, settings: Settings) -> Preflight:
     if run := next((run for run in Runs()._all() if run.running and run.name == name), None):
         raise error_of("adapter_promised", {"name": name, "id": run.id})
     recipe = msgspec.structs.replace(recipe, adapter=msgspec.structs.replace(recipe.adapter, name=name))
-    space = _room(recipe, base, machine)
+    space = room_of(recipe, base, machine)
     disk = _disk(recipe, shape, target)
     warnings = []
     if space.needed > space.free:
@@ -141,10 +141,15 @@ def room(recipe: Recipe, settings: Settings) -> Room:
     Raises:
         DrkunError: ``no_base``, ``not_trainable``, or sharding that cannot be (`sharding.decided`).
     """
-    return _room(recipe, find_base(recipe, settings), hardware.read())
+    return room_of(recipe, find_base(recipe, settings), hardware.read())
 
 
-def _room(recipe: Recipe, base: Model, machine: hardware.Hardware) -> Room:
+def room_of(recipe: Recipe, base: Model, machine: hardware.Hardware) -> Room:
+    """The same on another base than the recipe's.
+
+    Raises:
+        DrkunError: sharding that cannot be (`sharding.decided`).
+    """
     on_gpu, processes = machine.nvidia is not None, ranks.wanted(recipe)
     shape = base.shape or Shape(weight_bytes=base.size_bytes)
     recipe = sharding.decided(recipe, shape, machine, processes)

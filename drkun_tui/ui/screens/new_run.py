@@ -307,15 +307,16 @@ class NewRunScreen(Screen[Recipe | None]):
 
     @work(group="dialog", exclusive=True)
     async def _choose_base(self) -> None:
+        # Imported late: nobody else needs it.
+        from drkun_tui.ui import base_rows
+
         machine = hardware.read()
         models = await asyncio.to_thread(inventory.scan, folders(self.app.settings))
-        choices = []
-        for model in models:
-            if model.kind is Kind.BASE or model.demonstration:
-                fits = model.fits(machine)["gpu8" if machine.gpus else "cpu"]
-                said = str(model.problems[0]) if model.problems else fits.reason
-                row = (one_line(model.name, 40), size(model.size_bytes), one_line(said, 80))
-                choices.append(Choice(model.name, row, not model.problems))
+        choices = [
+            Choice(model.name, base_rows.cells(model, self._recipe, machine), not model.problems)
+            for model in models
+            if model.kind is Kind.BASE or model.demonstration
+        ]
         if not choices:
             self.query_one(Notice).say(t("training_screen.no_bases"), "warning")
             return
