@@ -84,6 +84,21 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Coverage does not look at child processes. Other tests have their lines run, and one that imports
+    PyTorch takes half as long again when it is looked at."""
+    for name in ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def measured_by_itself(request: pytest.FixtureRequest) -> None:
+    """What the interface starts is measured where it is tested by itself."""
+    if request.path.name.startswith("test_ui"):
+        request.getfixturevalue("unmeasured")
+
+
+@pytest.fixture
 def known_machine(home: Path) -> None:
     """Safe mode is remembered, so that loading does not begin with a crash where machines do crash."""
     safe_mode.remember(paths.machine_file())

@@ -170,6 +170,7 @@ def test_the_result_counts_what_was_answered(whole: Evaluation) -> None:
     assert 0 < result.seconds < 300
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_a_killed_evaluation_keeps_its_answers_and_goes_on(many: Path) -> None:
     id = begin(many)
     folder = Evaluations().root / id
@@ -376,6 +377,7 @@ def test_the_command_prints_a_table_and_a_chart(whole: Evaluation) -> None:
     assert "演示模型" in done.out
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_the_command_evaluates_and_compares(mixed: Path, whole: Evaluation) -> None:
     options = ("--threads", "1", "--max-tokens", "160", "--sequences", "3", "--against", whole.id, "--json")
     done = run("eval", str(mixed), *options)
@@ -394,6 +396,7 @@ def test_the_command_evaluates_and_compares(mixed: Path, whole: Evaluation) -> N
     assert "已完成" in run("eval", "--list").out
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_the_command_stops_with_ctrl_c_and_goes_on(many: Path) -> None:
     command = [sys.executable, "-m", "drkun_tui", "eval", str(many), "--threads", "1", "--max-tokens", "160"]
     before = {each.id for each in asyncio.run(Evaluations().all())}
@@ -413,6 +416,7 @@ def test_the_command_stops_with_ctrl_c_and_goes_on(many: Path) -> None:
     assert done.json["answered"] == 24
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_one_that_goes_on_by_itself_is_stopped_and_removed(many: Path) -> None:
     settings = ("--threads", "1", "--max-tokens", "160")
     id = run("eval", str(many), *settings, "--detach", "--json").json["id"]

@@ -225,6 +225,7 @@ def test_a_file_is_never_overwritten() -> None:
 # Proof
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_a_file_that_says_something_else_is_not_offered() -> None:
     """Ternary weights leave nothing of a small model."""
     error = refused(ADAPTER, "--type", "tq1_0")
@@ -429,6 +430,7 @@ def begun(*words: str) -> tuple[subprocess.Popen[bytes], psutil.Process]:
     return started, found
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_a_killed_export_is_no_model_and_the_next_one_cleans_up() -> None:
     before = set(models())
     started, job = begun(ADAPTER, "--type", "q8_0", "--name", "killed/killed")
@@ -453,6 +455,7 @@ def test_a_stopped_export_leaves_nothing() -> None:
     assert not list(paths.model_store().glob(".export-*"))
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_one_that_goes_on_by_itself_is_listed_stopped_and_followed() -> None:
     started, job = begun(ADAPTER, "--type", "q8_0", "--name", "away/away", "--detach")
     (stage,) = job.children()

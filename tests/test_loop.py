@@ -38,7 +38,7 @@ from tests.test_ui_models import at_models, dialog, highlight
 from tests.test_ui_real_run import begin
 from tests.ui_helpers import DIZZY, Chat, chat, flat, plainly, settings_on_disk
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.usefixtures("unmeasured")]
 
 BASE, ADAPTER = "drkun/starter-bf16", "drkun/starter-starter-cpu"
 GGUF = "drkun/starter-starter-cpu-GGUF/starter-starter-cpu-Q8_0"

@@ -117,6 +117,7 @@ def test_the_adapter_says_how_it_was_made_and_belongs_to_its_base(
     assert answered["usage"]["prompt_tokens"]
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(whole: tuple[str, History]) -> None:
     id = begin(small())
     folder = Runs().root / id
@@ -137,6 +138,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(whole: tuple[str, Histo
     assert [step.tokens for step in told.steps] == [step.tokens for step in whole[1].steps]
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_a_run_that_was_killed_before_it_could_tell_its_end(whole: tuple[str, History]) -> None:
     id = begin(small(max_steps=1))
     folder = Runs().root / id

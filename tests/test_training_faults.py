@@ -76,6 +76,7 @@ def goes_on_as_if_nothing_had_happened(id: str, undisturbed: History) -> None:
     assert list((Runs().root / id / CHECKPOINTS).glob(".saving*")) == []
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_a_run_that_is_killed_while_it_starts(whole: tuple[str, History]) -> None:
     id = begin(small())
     now = state_of(id)
@@ -105,6 +106,7 @@ KILLED = """
 """The trainer, which dies where it is told."""
 
 
+@pytest.mark.usefixtures("unmeasured")
 @pytest.mark.parametrize(
     ("owner", "name", "when", "saved"),
     [
@@ -137,6 +139,7 @@ def test_a_run_that_is_killed_while_it_saves(
     goes_on_as_if_nothing_had_happened(id, whole[1])
 
 
+@pytest.mark.usefixtures("unmeasured")
 @pytest.mark.parametrize(
     ("owner", "name"),
     [

@@ -125,6 +125,7 @@ def test_two_processes_share_the_base_out_and_learn_as_one(whole: tuple[str, His
         torch.testing.assert_close(weight, weights[1][name], rtol=0.05, atol=2e-3)
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_each_process_reads_its_part_of_the_base_only(base: Path) -> None:
     shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     started = [
@@ -153,6 +154,7 @@ print(json.dumps({"held": held, "whole": sum(weight.numel() for weight in weight
 """
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_a_sharded_run_that_dies_goes_on_as_if_nothing_had_happened(base: Path) -> None:
     made = small(**TWO, sharding="full")
     undisturbed = ended(begin(made))
@@ -171,6 +173,7 @@ def test_a_sharded_run_that_dies_goes_on_as_if_nothing_had_happened(base: Path) 
     assert looked(told) == looked(undisturbed)
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_one_that_dies_ends_all_of_them(whole: tuple[str, History]) -> None:
     id = begin(small(**TWO))
     patiently(lambda: history(id).step >= 1)
