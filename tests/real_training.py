@@ -140,3 +140,8 @@ def whole(base: Path) -> tuple[str, History]:
 
 def losses(told: History) -> list[tuple[int, float, float, float]]:
     return [(step.step, step.loss, step.grad_norm, step.learning_rate) for step in told.steps]
+
+
+def looked(told: History) -> list[tuple[int, float]]:
+    """Each held-out loss, with its step."""
+    return [(look.step, look.loss) for look in told.held_out]

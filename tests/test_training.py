@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -65,10 +63,6 @@ __all__ = ["base", "here", "place", "whole"]
 """Fixtures, which pytest finds by their names here."""
 
 
-def looked(told: History) -> list[tuple[int, float]]:
-    return [(look.step, look.loss) for look in told.held_out]
-
-
 def test_a_run_tells_everything_and_learns(whole: tuple[str, History]) -> None:
     id, told = whole
     assert [step.step for step in told.steps] == [1, 2, 3, 4, 5, 6]
@@ -115,27 +109,6 @@ def test_the_adapter_says_how_it_was_made_and_belongs_to_its_base(
     )
     assert answered["demonstration"]
     assert answered["usage"]["prompt_tokens"]
-
-
-@pytest.mark.usefixtures("unmeasured")
-def test_a_killed_run_goes_on_as_if_nothing_had_happened(whole: tuple[str, History]) -> None:
-    id = begin(small())
-    folder = Runs().root / id
-    wait_until(lambda: history(id).saved >= 2)
-    wait_until(lambda: history(id).step >= 3)
-    now = detached.state(folder)
-    assert now is not None
-    os.kill(int(now.process.split()[0]), signal.SIGKILL)
-    wait_until(lambda: not (detached.state(folder) or now).alive)
-    run = asyncio.run(Runs().get(id))
-    assert run.error is not None
-    assert (run.phase, run.error.kind) == ("failed", "died")
-    resume(id)
-    told = ended(id)
-    assert isinstance(told.end, Finished)
-    assert losses(told) == losses(whole[1])
-    assert looked(told) == looked(whole[1])
-    assert [step.tokens for step in told.steps] == [step.tokens for step in whole[1].steps]
 
 
 @pytest.mark.usefixtures("unmeasured")

@@ -28,6 +28,7 @@ from tests.real_training import (
     ended,
     here,
     history,
+    looked,
     losses,
     patiently,
     place,
@@ -67,25 +68,10 @@ def whole_checkpoints(id: str) -> list[int]:
     return [one.step for one in found]
 
 
-def goes_on_as_if_nothing_had_happened(id: str, undisturbed: History) -> None:
-    resume(id)
-    told = ended(id)
-    assert isinstance(told.end, Finished), (Runs().root / id / "log.txt").read_text("utf8")
-    assert losses(told) == losses(undisturbed)
-    assert [step.tokens for step in told.steps] == [step.tokens for step in undisturbed.steps]
-    assert list((Runs().root / id / CHECKPOINTS).glob(".saving*")) == []
-
-
-@pytest.mark.usefixtures("unmeasured")
-def test_a_run_that_is_killed_while_it_starts(whole: tuple[str, History]) -> None:
-    id = begin(small())
-    now = state_of(id)
-    os.kill(int(now.process.split()[0]), signal.SIGKILL)
+def kill(id: str) -> None:
+    """As a machine does that is short of memory."""
+    os.kill(int(state_of(id).process.split()[0]), signal.SIGKILL)
     died(id)
-    assert state_of(id).phase == "starting"
-    assert history(id).steps == []
-    assert whole_checkpoints(id) == []
-    goes_on_as_if_nothing_had_happened(id, whole[1])
 
 
 KILLED = """
@@ -106,69 +92,65 @@ KILLED = """
 """The trainer, which dies where it is told."""
 
 
-@pytest.mark.usefixtures("unmeasured")
-@pytest.mark.parametrize(
-    ("owner", "name", "when", "saved"),
-    [
-        # Weights are written, the optimizer is not.
-        ("RunTrainer", "_save_optimizer_and_scheduler", "self.state.global_step == 4", [2]),
-        # All is written, and not yet in its place.
-        ("checkpoints", "_to_disk", "self.name == 'checkpoint-4'", [2]),
-        # It is in its place, and nobody has been told.
-        ("callback.RunCallback", "saved", "arguments[0] == 4", [2, 4]),
-    ],
-)
-def test_a_run_that_is_killed_while_it_saves(
-    whole: tuple[str, History],
-    child: MakeChild,
-    monkeypatch: pytest.MonkeyPatch,
-    owner: str,
-    name: str,
-    when: str,
-    saved: list[int],
-) -> None:
-    source = KILLED.replace("OWNER", owner).replace("NAME", name).replace("WHEN", when)
-    with monkeypatch.context() as killing:
-        killing.setattr(runs, "JOB", child(source))
-        id = begin(small())
-    died(id)
-    assert state_of(id).phase == "saving"
-    assert whole_checkpoints(id) == saved
-    told = history(id)
-    assert (told.saved, told.step) == (2, 4)
-    goes_on_as_if_nothing_had_happened(id, whole[1])
+KILLED_AT = [
+    # Weights are written, the optimizer is not.
+    ("RunTrainer", "_save_optimizer_and_scheduler", "self.state.global_step == 4", "saving", [2]),
+    # All is written, and not yet in its place.
+    ("checkpoints", "_to_disk", "self.name == 'checkpoint-4'", "saving", [2]),
+    # It is in its place, and nobody has been told.
+    ("callback.RunCallback", "saved", "arguments[0] == 4", "saving", [2, 4]),
+    # The adapter is half written, and not yet in its place.
+    ("adapter", "card", "True", "finishing", [4, 6]),
+    # It is in its place, and nobody has been told.
+    ("sft", "_finish", "True", "finishing", [4, 6]),
+]
+"""Whose function dies and when, the phase in which that is, and the checkpoints that are there then."""
 
 
+@pytest.mark.timeout(2400)
 @pytest.mark.usefixtures("unmeasured")
-@pytest.mark.parametrize(
-    ("owner", "name"),
-    [
-        # The adapter is half written, and not yet in its place.
-        ("adapter", "card"),
-        # It is in its place, and nobody has been told.
-        ("sft", "_finish"),
-    ],
-)
-def test_a_run_that_is_killed_while_it_finishes(
-    whole: tuple[str, History], child: MakeChild, monkeypatch: pytest.MonkeyPatch, owner: str, name: str
+def test_a_run_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(
+    whole: tuple[str, History], child: MakeChild, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = KILLED.replace("OWNER", owner).replace("NAME", name).replace("WHEN", "True")
-    with monkeypatch.context() as killing:
-        killing.setattr(runs, "JOB", child(source))
-        id = begin(small())
-    died(id)
-    assert state_of(id).phase == "finishing"
+    """One run, because each start of a trainer takes its time: it is killed while it starts, between two
+    steps, while it saves and while it finishes."""
+    id = begin(small())
+    kill(id)
+    assert state_of(id).phase == "starting"
+    assert history(id).steps == []
+    assert whole_checkpoints(id) == []
+
+    resume(id)
+    patiently(lambda: history(id).saved >= 2 and history(id).step >= 3)
+    kill(id)
+
+    for owner, name, when, phase, saved in KILLED_AT:
+        source = KILLED.replace("OWNER", owner).replace("NAME", name).replace("WHEN", when)
+        with monkeypatch.context() as killing:
+            killing.setattr(runs, "JOB", child(source))
+            resume(id)
+        died(id)
+        assert state_of(id).phase == phase, name
+        assert whole_checkpoints(id) == saved, name
+        if phase == "saving":
+            told = history(id)
+            assert (told.saved, told.step) == (2, 4), name
+
+    resume(id)
+    told, undisturbed = ended(id), whole[1]
+    assert isinstance(told.end, Finished), (Runs().root / id / "log.txt").read_text("utf8")
+    assert losses(told) == losses(undisturbed)
+    assert looked(told) == looked(undisturbed)
+    assert [step.tokens for step in told.steps] == [step.tokens for step in undisturbed.steps]
     assert whole_checkpoints(id) == [4, 6]
-    goes_on_as_if_nothing_had_happened(id, whole[1])
-    assert whole_checkpoints(id) == [4, 6]
-    told = history(id)
-    assert isinstance(told.end, Finished) and isinstance(whole[1].end, Finished)
-    assert (told.end.step, told.end.held_out_loss) == (6, whole[1].end.held_out_loss)
-    made, undisturbed = (
-        load_file(Path(end.folder) / "adapter_model.safetensors") for end in (told.end, whole[1].end)
+    assert list((Runs().root / id / CHECKPOINTS).glob(".saving*")) == []
+    assert isinstance(undisturbed.end, Finished)
+    assert (told.end.step, told.end.held_out_loss) == (6, undisturbed.end.held_out_loss)
+    made, also = (
+        load_file(Path(end.folder) / "adapter_model.safetensors") for end in (told.end, undisturbed.end)
     )
-    assert made.keys() == undisturbed.keys()
-    assert all(made[tensor].equal(undisturbed[tensor]) for tensor in made)
+    assert made.keys() == also.keys()
+    assert all(made[tensor].equal(also[tensor]) for tensor in made)
 
 
 SHORT_OF_MEMORY = """

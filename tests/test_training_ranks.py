@@ -29,6 +29,7 @@ from tests.real_training import (
     ended,
     here,
     history,
+    looked,
     losses,
     patiently,
     place,
@@ -37,7 +38,6 @@ from tests.real_training import (
     whole,
 )
 from tests.test_pull import drkun
-from tests.test_training import looked
 
 __all__ = ["base", "here", "place", "whole"]
 """Fixtures, which pytest finds by their names here."""
