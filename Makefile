@@ -15,7 +15,7 @@ EXPORTING := $(addprefix tests/test_,export.py exporting.py importance.py publis
 TRAINING  := $(wildcard tests/test_training*.py tests/test_transformers*.py)
 LANES     := test-core test-exporting test-training
 
-.PHONY: run test $(LANES) check demo-train format bench picture clean
+.PHONY: run test test-long $(LANES) check demo-train format bench picture clean
 
 run: $(SETUP)
 	@$(BIN)/drkun
@@ -36,6 +36,10 @@ test-core:
 test-exporting test-training:
 	@$(BIN)/coverage run -m pytest $(if $(filter %training,$@),$(TRAINING),$(EXPORTING)) > $(BIN)/.$@ 2>&1; \
 	ended=$$?; echo; echo "$@"; cat $(BIN)/.$@; [ $$ended -eq 0 ] || [ $$ended -eq 5 ]
+
+# What `make test` leaves out: it takes minutes, and looks at what other tests look at more briefly.
+test-long: $(TOOLS)
+	$(BIN)/python -m pytest -m long
 
 check: $(TOOLS)
 	$(BIN)/ruff check .

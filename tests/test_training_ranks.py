@@ -96,6 +96,7 @@ def adapter_of(told: History) -> Path:
     return Path(told.end.folder)
 
 
+@pytest.mark.long
 def test_two_processes_share_the_base_out_and_learn_as_one(whole: tuple[str, History]) -> None:
     """Loss, held-out loss, sample, stop and resume; the adapter is like one of a single process."""
     id = begin(small(**TWO, sharding="full", gradient_checkpointing=True))
@@ -154,6 +155,7 @@ print(json.dumps({"held": held, "whole": sum(weight.numel() for weight in weight
 """
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("unmeasured")
 def test_a_sharded_run_that_dies_goes_on_as_if_nothing_had_happened(base: Path) -> None:
     made = small(**TWO, sharding="full")
@@ -173,6 +175,7 @@ def test_a_sharded_run_that_dies_goes_on_as_if_nothing_had_happened(base: Path) 
     assert looked(told) == looked(undisturbed)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("unmeasured")
 def test_one_that_dies_ends_all_of_them(whole: tuple[str, History]) -> None:
     id = begin(small(**TWO))

@@ -43,6 +43,7 @@ async def begin(it: Chat, **values: str) -> None:
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.long
 async def test_a_run_from_the_form_to_its_adapter(monkeypatch: pytest.MonkeyPatch) -> None:
     # Threads that spin while they wait for each other take the cores of the screen that is looked at.
     monkeypatch.setenv("OMP_WAIT_POLICY", "passive")

@@ -130,11 +130,13 @@ class Chat:
 
     async def until(self, true: Callable[[], object]) -> None:
         """Wait for a condition; a crash of the program ends the wait at once."""
-        give_up = time.monotonic() + PATIENCE_S
+        began = time.monotonic()
+        give_up = began + PATIENCE_S
         while not true():
             assert self.app._exception is None, self.app._exception
             assert time.monotonic() < give_up, "\n".join(["waited in vain; the screen:", *self.rows()])
-            await self.pilot.pause(0.005)
+            # What takes long is given the processor meanwhile.
+            await self.pilot.pause(0.005 if time.monotonic() < began + 1 else 0.05)
         await self.settle()
 
     async def settle(self) -> None:
