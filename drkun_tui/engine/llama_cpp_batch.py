@@ -120,10 +120,13 @@ class LlamaCppBatch(LlamaCpp):
         """Put into the batch what comes next of every answer, those that decode first; who gets a token from
         it, with the row of its logits."""
         self._batch.n_tokens = 0
-        sampled = []
+        sampled, room, parts = [], BATCH, {}
         for sequence in sorted(self._running, key=lambda sequence: len(sequence.pending)):
-            part = sequence.pending[: BATCH - self._batch.n_tokens]
+            part = sequence.pending[:room]
             del sequence.pending[: len(part)]
+            parts[sequence.place], room = (sequence, part), room - len(part)
+        # llama.cpp computes together only sequences whose numbers follow on each other.
+        for _, (sequence, part) in sorted(parts.items()):
             for token in part:
                 self._put(token, sequence.position, sequence.place, logits=False)
                 sequence.position += 1
